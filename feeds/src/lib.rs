@@ -1,0 +1,191 @@
+//! Venue adapters without I/O: a venue's bytes in, market events out.
+//!
+//! An [`Adapter`] is a state machine for one venue. Whoever owns the sockets (the ingest service, a replay, a test, a
+//! fuzzer) tells it what happened ([`Adapter::opened`], [`Adapter::frame`], [`Adapter::response`], …) and does what it
+//! asks for in [`Out`]. Time is an argument everywhere, so a recording decodes the same today as on the day it was made.
+//!
+//! Layout: one file a venue ([`coinbase`], [`kraken`], [`binance`]); [`synthetic`], a simulated market; [`recording`],
+//! the format of raw recordings; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows
+//! from it, its status.
+//!
+//! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
+
+pub mod binance;
+pub mod coinbase;
+pub mod keeper;
+pub mod kraken;
+pub mod recording;
+pub mod synthetic;
+
+use std::time::Duration;
+
+use ticker_market::{Channel, Data, Instrument, Kind, Time};
+
+/// Names a connection among those that an adapter was told of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Conn(pub u32);
+
+/// Something that happened, before it has a place on the tape.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Update {
+    /// The instrument's number in this adapter, as [`Out::instruments`] gave it before.
+    pub instrument: u32,
+    /// The channel.
+    pub channel: Channel,
+    /// What it does to what a reader holds.
+    pub kind: Kind,
+    /// The venue's time; `None` where it gives none.
+    pub ts: Option<Time>,
+    /// When the frame that caused it was received.
+    pub recv: Time,
+    /// What it carries. Books come without `crc` and `sum`: the fanout computes both.
+    pub data: Data,
+}
+
+/// Something that an adapter wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Send this text on that connection.
+    Send(Conn, String),
+    /// Fetch this URL by GET, and give the body to [`Adapter::response`], or the failure to [`Adapter::failed`].
+    Fetch(String),
+    /// Close that connection and open a new one: it cannot be mended otherwise.
+    Reconnect(Conn, &'static str),
+}
+
+/// Why something was wrong: the label `cause` of the metrics that count it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fault {
+    /// A frame that could not be decoded.
+    Undecodable,
+    /// A hole in the venue's sequence.
+    Gap,
+    /// A checksum that did not match.
+    Checksum,
+    /// A crossed book.
+    Crossed,
+    /// The venue answered a request with an error.
+    Refused,
+}
+
+impl Fault {
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Fault::Undecodable => "undecodable",
+            Fault::Gap => "gap",
+            Fault::Checksum => "checksum",
+            Fault::Crossed => "crossed",
+            Fault::Refused => "refused",
+        }
+    }
+}
+
+/// A fault, told to the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// What kind.
+    pub fault: Fault,
+    /// The venue's own name of the instrument, if it concerns one.
+    pub native: Option<String>,
+    /// What happened, what was expected; for a frame that could not be decoded, its first [`REPORT_BYTES`] bytes.
+    pub detail: String,
+}
+
+/// How much of a frame that could not be decoded is told to the log.
+pub const REPORT_BYTES: usize = 200;
+
+/// What came out of an adapter. One is used again and again, so that its vectors keep their capacity.
+#[derive(Default, Debug)]
+pub struct Out {
+    /// Instruments, to be known before the updates that name their numbers.
+    pub instruments: Vec<(u32, Instrument)>,
+    /// Events, in order.
+    pub updates: Vec<Update>,
+    /// What is to be done.
+    pub commands: Vec<Command>,
+    /// What was wrong.
+    pub reports: Vec<Report>,
+}
+
+impl Out {
+    /// Forgets everything, and keeps the capacity.
+    pub fn clear(&mut self) {
+        self.instruments.clear();
+        self.updates.clear();
+        self.commands.clear();
+        self.reports.clear();
+    }
+}
+
+/// What the owner of the sockets must know of a venue.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The venue's name in topics.
+    pub venue: &'static str,
+    /// Where the WebSocket is. May carry the subscription in its path.
+    pub websocket_url: String,
+    /// Where instruments are listed, fetched before the first connection and given to [`Adapter::response`].
+    pub instruments_url: Option<String>,
+    /// After so long without any frame the connection counts as mute: stale, and it is made anew.
+    pub silence_max: Duration,
+    /// Text to send when nothing was sent for `ping_every`; `None` where WebSocket pings are enough.
+    pub ping_text: Option<&'static str>,
+    /// How often to ping.
+    pub ping_every: Duration,
+    /// The venue cuts connections at this age: one is replaced before.
+    pub age_max: Option<Duration>,
+    /// At most so many messages a second from us.
+    pub sends_per_second_max: u32,
+}
+
+/// One venue's decoder: a state machine without I/O.
+pub trait Adapter: Send {
+    /// What the owner of the sockets must know.
+    fn rules(&self) -> Rules;
+
+    /// A connection is open: subscribes on it.
+    fn opened(&mut self, conn: Conn, url: &str, now: Time, out: &mut Out);
+
+    /// A text or binary frame came.
+    fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out);
+
+    /// The answer to a [`Command::Fetch`], or to the instruments' URL, came.
+    fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out);
+
+    /// A [`Command::Fetch`] failed. It is asked for again, not before [`Adapter::timer`]'s time.
+    fn failed(&mut self, url: &str, now: Time, out: &mut Out);
+
+    /// A connection is gone: what came by it can no longer be trusted. `reason` is a short stable word.
+    fn closed(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out);
+
+    /// The owner found a connection mute for [`Rules::silence_max`].
+    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out);
+
+    /// When [`Adapter::timer`] wants to be called next.
+    fn next_timer(&self) -> Option<Time>;
+
+    /// It is `now`: resyncs that waited for their turn are asked for.
+    fn timer(&mut self, now: Time, out: &mut Out);
+
+    /// Tells everything again, as a receiver needs it who knows nothing (a fanout that was restarted): every instrument,
+    /// and for each its status, its quote and a snapshot of its book (or `invalid`, while the book is not good).
+    fn retell(&self, now: Time, out: &mut Out);
+
+    /// No more will come (the end of a recording): every instrument is closed for `reason`.
+    fn end(&mut self, reason: &str, now: Time, out: &mut Out);
+}
+
+/// An adapter for the venue of that name (as in topics, or as recordings name it: `kraken-v2`), for these symbols in
+/// normal form. An empty list means whatever comes: for replays, which subscribe to nothing.
+pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
+    match venue {
+        "coinbase" | "coinbase-advanced" => Some(Box::new(coinbase::Coinbase::new(symbols))),
+        "kraken" | "kraken-v2" => Some(Box::new(kraken::Kraken::new(symbols))),
+        "binance" | "binance-spot" => Some(Box::new(binance::Binance::new(symbols))),
+        _ => None,
+    }
+}
+
+/// The venues that [`adapter`] knows, by their names in topics.
+pub const VENUES: [&str; 3] = ["binance", "coinbase", "kraken"];

@@ -1,0 +1,398 @@
+//! An event encoded once for each form, however many readers it goes to.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use prost::Message as _;
+use ticker_market::{Data, Event, Level};
+
+use crate::message::Notice;
+use crate::{MESSAGE_BYTES_MAX, convert, json, v1};
+
+/// The names that a reader's `fields` may keep, besides `topic`, `seq`, `prev` and `kind`, which always stay.
+const FIELD_NAMES: [&str; 18] = [
+    "ts",
+    "recv",
+    "pub",
+    "bid",
+    "bid_size",
+    "ask",
+    "ask_size",
+    "bid_venue",
+    "ask_venue",
+    "price",
+    "size",
+    "side",
+    "trade_id",
+    "ref",
+    "state",
+    "integrity",
+    "reason",
+    "last_verified",
+];
+
+/// Which fields a reader keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fields(u32);
+
+impl Fields {
+    /// Every field.
+    pub const ALL: Fields = Fields(u32::MAX);
+
+    /// The fields of those names; `Err` with the first name that no event has.
+    pub fn of<S: AsRef<str>>(names: &[S]) -> Result<Self, String> {
+        let mut mask = 0;
+        for name in names {
+            let name = name.as_ref();
+            match FIELD_NAMES.iter().position(|f| *f == name) {
+                Some(at) => mask |= 1 << at,
+                None if matches!(name, "topic" | "seq" | "prev" | "kind") => {}
+                None => return Err(name.to_owned()),
+            }
+        }
+        Ok(Self(mask))
+    }
+
+    /// Is this field kept?
+    pub fn has(self, name: &str) -> bool {
+        self == Self::ALL || FIELD_NAMES.iter().position(|f| *f == name).is_some_and(|at| self.0 & (1 << at) != 0)
+    }
+}
+
+/// How a message is laid out on a transport.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Form {
+    /// JSON alone.
+    Json,
+    /// JSON in an unmasked WebSocket text frame (RFC 6455 §5.2).
+    WebSocketJson,
+    /// A server-sent event with the cursor as its `id`.
+    Sse,
+    /// A server-sent event without `id`: it does not move the reader's cursor.
+    SseNoId,
+    /// JSON and a line feed.
+    Ndjson,
+    /// `ticker.v1.SessionResponse`, which has the same bytes as `SubscribeResponse`.
+    Protobuf,
+    /// The same in an unmasked WebSocket binary frame.
+    WebSocketProtobuf,
+}
+
+const FORMS: usize = 7;
+
+/// One event or notice in one form: a message, or (for a large book) several, one after the other.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    /// All messages.
+    pub bytes: Bytes,
+    /// Where each message but the last ends; `None` where there is only one.
+    ends: Option<Box<[u32]>>,
+}
+
+impl Encoded {
+    /// The messages one by one, for transports that keep message bounds themselves.
+    pub fn messages(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let ends = self.ends.as_deref().unwrap_or_default();
+        let starts = std::iter::once(0).chain(ends.iter().map(|e| *e as usize));
+        let stops = ends.iter().map(|e| *e as usize).chain(std::iter::once(self.bytes.len()));
+        starts.zip(stops).map(|(from, to)| self.bytes.slice(from..to))
+    }
+}
+
+/// Narrowed encodings of one event, by the fields that are kept.
+type Narrow = Mutex<Vec<(Fields, Form, Encoded)>>;
+
+/// An event, and what it looks like in each form that some reader has asked for.
+pub struct Frame {
+    /// The event.
+    pub event: Event,
+    epoch: Arc<str>,
+    forms: [OnceLock<Box<Encoded>>; FORMS],
+    narrow: OnceLock<Box<Narrow>>,
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frame").field("event", &self.event).finish_non_exhaustive()
+    }
+}
+
+impl Frame {
+    /// A frame of that event, on the tape of that epoch.
+    pub fn new(event: Event, epoch: Arc<str>) -> Self {
+        Self { event, epoch, forms: Default::default(), narrow: OnceLock::new() }
+    }
+
+    /// The epoch's name.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// The event in a form; encoded when it is first asked for.
+    pub fn encoded(&self, form: Form) -> &Encoded {
+        self.forms[form as usize].get_or_init(|| Box::new(encode(&self.event, &self.epoch, form, Fields::ALL)))
+    }
+
+    /// The same with only some fields. Books keep all of theirs.
+    pub fn narrowed(&self, form: Form, fields: Fields) -> Encoded {
+        if fields == Fields::ALL || matches!(self.event.data, Data::Book(_)) {
+            return self.encoded(form).clone();
+        }
+        // A panic cannot leave the list half written, so a poisoned lock is as good as any.
+        let mut list = self.narrow.get_or_init(Default::default).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, _, encoded)) = list.iter().find(|(f, o, _)| *f == fields && *o == form) {
+            return encoded.clone();
+        }
+        let encoded = encode(&self.event, &self.epoch, form, fields);
+        if list.len() < NARROWED_MAX {
+            list.push((fields, form, encoded.clone()));
+        }
+        encoded
+    }
+}
+
+/// Narrowed encodings that one event keeps; more are made anew each time.
+const NARROWED_MAX: usize = 16;
+
+/// Room that the fields of a book event take besides its levels.
+const BOOK_HEAD_BYTES: usize = 512;
+
+/// Encodes a notice. `id` is the reader's cursor, for server-sent events.
+pub fn encode_notice(form: Form, notice: &Notice) -> Bytes {
+    let mut out = Vec::with_capacity(160);
+    let payload = match form {
+        Form::Protobuf | Form::WebSocketProtobuf => notice.to_wire().encode_to_vec(),
+        _ => notice.to_json(),
+    };
+    match form {
+        Form::Sse | Form::SseNoId => {
+            out.extend_from_slice(b"event: notice\n");
+            if let Some(cursor) = notice.cursor() {
+                out.extend_from_slice(b"id: ");
+                out.extend_from_slice(cursor.as_bytes());
+                out.push(b'\n');
+            }
+            out.extend_from_slice(b"data: ");
+            out.extend_from_slice(&payload);
+            out.extend_from_slice(b"\n\n");
+        }
+        _ => wrap(&mut out, form, &payload),
+    }
+    out.into()
+}
+
+fn encode(event: &Event, epoch: &str, form: Form, fields: Fields) -> Encoded {
+    let chunks = chunks(event);
+    let mut out = Vec::with_capacity(256);
+    let mut ends = Vec::new();
+    let mut payload = Vec::with_capacity(256);
+    let parts = chunks.len().max(1) as u32;
+    for i in 0..parts {
+        let part = (parts > 1).then_some((i + 1, parts));
+        let levels = chunks.get(i as usize).copied();
+        payload.clear();
+        match form {
+            Form::Protobuf | Form::WebSocketProtobuf => protobuf(&mut payload, event, part, levels),
+            _ => json::write_event(&mut payload, event, fields, part, levels),
+        }
+        match form {
+            // Only the last part moves the cursor: what is cut off before it must come again.
+            Form::Sse if i + 1 == parts => {
+                out.extend_from_slice(b"id: ");
+                out.extend_from_slice(epoch.as_bytes());
+                out.push(b'-');
+                out.extend_from_slice(itoa::Buffer::new().format(event.seq).as_bytes());
+                out.extend_from_slice(b"\ndata: ");
+                out.extend_from_slice(&payload);
+                out.extend_from_slice(b"\n\n");
+            }
+            _ => wrap(&mut out, form, &payload),
+        }
+        if i + 1 < parts {
+            ends.push(out.len() as u32);
+        }
+    }
+    out.shrink_to_fit();
+    Encoded { bytes: out.into(), ends: (!ends.is_empty()).then(|| ends.into_boxed_slice()) }
+}
+
+fn wrap(out: &mut Vec<u8>, form: Form, payload: &[u8]) {
+    match form {
+        Form::Json | Form::Protobuf => out.extend_from_slice(payload),
+        Form::Ndjson => {
+            out.extend_from_slice(payload);
+            out.push(b'\n');
+        }
+        Form::Sse | Form::SseNoId => {
+            out.extend_from_slice(b"data: ");
+            out.extend_from_slice(payload);
+            out.extend_from_slice(b"\n\n");
+        }
+        Form::WebSocketJson => websocket_frame(out, 0x1, payload),
+        Form::WebSocketProtobuf => websocket_frame(out, 0x2, payload),
+    }
+}
+
+/// Appends a whole, unmasked WebSocket frame (RFC 6455 §5.2): what a server sends.
+pub fn websocket_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    out.push(0x80 | opcode);
+    match payload.len() {
+        n @ 0..=125 => out.push(n as u8),
+        n @ 126..=0xffff => {
+            out.push(126);
+            out.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            out.push(127);
+            out.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(payload);
+}
+
+type Chunk<'a> = (&'a [Level], &'a [Level]);
+
+/// Cuts a book's levels so that no message is larger than [`MESSAGE_BYTES_MAX`]; empty where one message is enough.
+fn chunks(event: &Event) -> Vec<Chunk<'_>> {
+    let Data::Book(levels) = &event.data else { return Vec::new() };
+    // The longest level there can be has two numbers of 31 characters.
+    if (levels.bids.len() + levels.asks.len()) * 70 < MESSAGE_BYTES_MAX - BOOK_HEAD_BYTES {
+        return Vec::new();
+    }
+    let mut scratch = Vec::with_capacity(64);
+    let mut chunks: Vec<Chunk<'_>> = Vec::new();
+    let (mut bids_from, mut asks_from, mut room) = (0, 0, MESSAGE_BYTES_MAX - BOOK_HEAD_BYTES);
+    for (i, level) in levels.bids.iter().chain(&levels.asks).enumerate() {
+        let bytes = json::level_bytes(level, &mut scratch);
+        if bytes > room {
+            let (bids_to, asks_to) = (i.min(levels.bids.len()), i.saturating_sub(levels.bids.len()));
+            chunks.push((&levels.bids[bids_from..bids_to], &levels.asks[asks_from..asks_to]));
+            (bids_from, asks_from, room) = (bids_to, asks_to, MESSAGE_BYTES_MAX - BOOK_HEAD_BYTES);
+        }
+        room -= bytes;
+    }
+    if chunks.is_empty() {
+        return chunks;
+    }
+    chunks.push((&levels.bids[bids_from..], &levels.asks[asks_from..]));
+    chunks
+}
+
+fn protobuf(out: &mut Vec<u8>, event: &Event, part: Option<(u32, u32)>, levels: Option<Chunk<'_>>) {
+    let mut wire = match levels {
+        Some((bids, asks)) => {
+            let Data::Book(all) = &event.data else { unreachable!("only books come in parts") };
+            let part = Event {
+                data: Data::Book(ticker_market::Levels { bids: bids.to_vec(), asks: asks.to_vec(), ..*all }),
+                ..event.clone()
+            };
+            convert::event_to_wire(&part)
+        }
+        None => convert::event_to_wire(event),
+    };
+    wire.topic = event.topic.to_string();
+    (wire.part, wire.parts) = part.unwrap_or((0, 0));
+    let message = v1::SessionResponse { message: Some(v1::session_response::Message::Event(wire)) };
+    message.encode(out).expect("a vector has room");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Message;
+    use ticker_market::{Book, Channel, Decimal, Kind, Levels, Quote, Time, Topic, decimal};
+
+    fn quote() -> Event {
+        let level = |p, s| Some(Level { price: decimal::parse(p).expect(p), size: decimal::parse(s).expect(s) });
+        Event {
+            topic: Arc::new(Topic::new(Channel::Quote, "coinbase", "BTC-USD").expect("valid")),
+            seq: 184467,
+            prev: 184460,
+            kind: Kind::Update,
+            ts: Some(Time(1716400000123456789)),
+            recv: Time(1716400000125001000),
+            published: Time(1716400000125042999),
+            data: Data::Quote(Quote {
+                bid: level("67123.450", "0.523"),
+                ask: level("67123.46", "1.2042"),
+                ..Quote::default()
+            }),
+        }
+    }
+
+    fn book(levels: usize) -> Event {
+        let side = |sign: i64| {
+            (0..levels as i64)
+                .map(|i| Level { price: Decimal::new(5_000_000 + sign * (i + 1), 2), size: Decimal::new(i + 1, 8) })
+                .collect()
+        };
+        let mut book = Book::new();
+        book.replace(&Levels { bids: side(-1), asks: side(1), ..Levels::default() }).expect("fits");
+        let topic = Arc::new(Topic::new(Channel::Book, "coinbase", "BTC-USD").expect("valid"));
+        Event { topic, kind: Kind::Snapshot, prev: 0, data: Data::Book(book.to_levels()), ..quote() }
+    }
+
+    #[test]
+    fn json_is_the_contracts_to_the_letter() {
+        let frame = Frame::new(quote(), "k3f9".into());
+        assert_eq!(
+            std::str::from_utf8(&frame.encoded(Form::Json).bytes).expect("text"),
+            r#"{"topic":"quote/coinbase/BTC-USD","seq":184467,"prev":184460,"kind":"update","ts":1716400000123456,"recv":1716400000125001,"pub":1716400000125042,"bid":"67123.45","bid_size":"0.523","ask":"67123.46","ask_size":"1.2042"}"#
+        );
+        let narrow = frame.narrowed(Form::Json, Fields::of(&["bid", "ask"]).expect("known"));
+        assert_eq!(
+            std::str::from_utf8(&narrow.bytes).expect("text"),
+            r#"{"topic":"quote/coinbase/BTC-USD","seq":184467,"prev":184460,"kind":"update","bid":"67123.45","ask":"67123.46"}"#
+        );
+        assert_eq!(Fields::of(&["bdi"]), Err("bdi".to_owned()));
+    }
+
+    #[test]
+    fn every_form_carries_the_same_event() {
+        let frame = Frame::new(quote(), "k3f9".into());
+        let text = |form| String::from_utf8(frame.encoded(form).bytes.to_vec()).expect("text");
+        let json = text(Form::Json);
+        assert_eq!(text(Form::Ndjson), format!("{json}\n"));
+        assert_eq!(text(Form::Sse), format!("id: k3f9-184467\ndata: {json}\n\n"));
+        assert_eq!(text(Form::SseNoId), format!("data: {json}\n\n"));
+        let ws = &frame.encoded(Form::WebSocketJson).bytes;
+        assert_eq!((ws[0], ws[1], &ws[4..]), (0x81, 126, json.as_bytes()));
+        let Message::Event(part) = json::read_message(&json).expect("reads back") else { panic!("an event") };
+        let wire = v1::SessionResponse::decode(frame.encoded(Form::Protobuf).bytes.clone()).expect("reads back");
+        let Message::Event(proto) = convert::message_from_wire(wire).expect("valid") else { panic!("an event") };
+        assert_eq!(proto.event, quote());
+        assert_eq!(part.event.data, proto.event.data);
+    }
+
+    #[test]
+    fn a_large_book_comes_in_parts_that_add_up() {
+        let event = book(5_000);
+        let frame = Frame::new(event.clone(), "k3f9".into());
+        for form in [Form::Json, Form::Protobuf, Form::WebSocketJson] {
+            let messages: Vec<Bytes> = frame.encoded(form).messages().collect();
+            assert!(messages.len() > 3);
+            assert!(messages.iter().all(|m| m.len() <= MESSAGE_BYTES_MAX), "{form:?}");
+        }
+        let mut levels = Levels::default();
+        let messages: Vec<Bytes> = frame.encoded(Form::Json).messages().collect();
+        for (i, message) in messages.iter().enumerate() {
+            let text = std::str::from_utf8(message).expect("text");
+            let Message::Event(part) = json::read_message(text).expect("reads back") else { panic!("an event") };
+            assert_eq!((part.part as usize, part.parts as usize), (i + 1, messages.len()));
+            let Data::Book(some) = part.event.data else { panic!("a book") };
+            levels.bids.extend(some.bids);
+            levels.asks.extend(some.asks);
+            (levels.crc, levels.sum) = (some.crc, some.sum);
+        }
+        assert_eq!(Data::Book(levels), event.data);
+        let sse = String::from_utf8(frame.encoded(Form::Sse).bytes.to_vec()).expect("text");
+        assert_eq!(sse.matches("id: ").count(), 1);
+    }
+
+    #[test]
+    fn a_small_book_is_one_message_without_part() {
+        let frame = Frame::new(book(10), "k3f9".into());
+        assert_eq!(frame.encoded(Form::Json).messages().count(), 1);
+        assert!(!String::from_utf8_lossy(&frame.encoded(Form::Json).bytes).contains("part"));
+    }
+}

@@ -1,0 +1,109 @@
+//! A moment, in nanoseconds since the Unix epoch.
+
+/// Nanoseconds since the Unix epoch (UTC). Signed, so that the difference of two clocks is a plain subtraction: a
+/// venue's clock may run ahead of ours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Time(pub i64);
+
+impl Time {
+    /// From whole microseconds.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros.saturating_mul(1_000))
+    }
+
+    /// From whole milliseconds.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis.saturating_mul(1_000_000))
+    }
+
+    /// Microseconds since the Unix epoch, rounded down: the unit of the JSON contract.
+    pub const fn micros(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// Milliseconds since the Unix epoch, rounded down.
+    pub const fn millis(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// This moment, `nanos` later.
+    #[must_use]
+    pub const fn plus_nanos(self, nanos: i64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// This moment, `millis` later.
+    #[must_use]
+    pub const fn plus_millis(self, millis: i64) -> Self {
+        self.plus_nanos(millis.saturating_mul(1_000_000))
+    }
+
+    /// Nanoseconds from `earlier` to this moment; negative when `earlier` is in fact later.
+    pub const fn since(self, earlier: Time) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Parses RFC 3339 in UTC (`2026-08-09T21:05:49.020073Z`), with 0 to 9 digits of a second's fraction; what is
+    /// beyond nanoseconds is cut off. Numeric offsets are not accepted: no venue here sends them.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let b = text.as_bytes();
+        let num = |r: std::ops::Range<usize>| -> Option<i64> {
+            b.get(r)?.iter().try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
+        };
+        let punct = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+        if b.len() < 20 || punct.iter().any(|&(i, c)| b[i] != c && !(c == b'T' && b[i] == b' ')) {
+            return None;
+        }
+        let (year, month, day) = (num(0..4)?, num(5..7)?, num(8..10)?);
+        let (hour, minute, second) = (num(11..13)?, num(14..16)?, num(17..19)?);
+        if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let mut rest = &b[19..];
+        let mut nanos = 0i64;
+        if rest[0] == b'.' {
+            let digits = rest[1..].iter().take_while(|c| c.is_ascii_digit()).count();
+            for i in 0..9 {
+                nanos = nanos * 10 + if i < digits { i64::from(rest[1 + i] - b'0') } else { 0 };
+            }
+            rest = &rest[1 + digits..];
+        }
+        if rest != b"Z" {
+            return None;
+        }
+        let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
+        Some(Self(seconds * 1_000_000_000 + nanos))
+    }
+}
+
+/// Days since 1970-01-01 of a date in the proleptic Gregorian calendar (Howard Hinnant, "chrono-Compatible Low-Level
+/// Date Algorithms").
+const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y - era * 400;
+    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    era * 146_097 + doe - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc3339_is_read_to_the_nanosecond() {
+        assert_eq!(Time::parse_rfc3339("1970-01-01T00:00:00Z"), Some(Time(0)));
+        assert_eq!(Time::parse_rfc3339("2026-08-09T21:05:49.051219529Z"), Some(Time(1_786_309_549_051_219_529)));
+        assert_eq!(Time::parse_rfc3339("2026-08-09T21:05:38.50436Z"), Some(Time(1_786_309_538_504_360_000)));
+        for bad in ["", "2026-08-09", "2026-13-09T21:05:49Z", "2026-08-09T21:05:49", "2026-08-09T21:05:49.1+01:00"] {
+            assert_eq!(Time::parse_rfc3339(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn micros_round_down_on_both_sides_of_the_epoch() {
+        assert_eq!(Time(1_999).micros(), 1);
+        assert_eq!(Time(-1).micros(), -1);
+    }
+}
