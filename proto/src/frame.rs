@@ -86,10 +86,15 @@ pub struct Encoded {
     /// All messages.
     pub bytes: Bytes,
     /// Where each message but the last ends; `None` where there is only one.
-    ends: Option<Box<[u32]>>,
+    ends: Option<Arc<[u32]>>,
 }
 
 impl Encoded {
+    /// One message.
+    pub fn one(bytes: Bytes) -> Self {
+        Self { bytes, ends: None }
+    }
+
     /// The messages one by one, for transports that keep message bounds themselves.
     pub fn messages(&self) -> impl Iterator<Item = Bytes> + '_ {
         let ends = self.ends.as_deref().unwrap_or_default();
@@ -213,7 +218,7 @@ fn encode(event: &Event, epoch: &str, form: Form, fields: Fields) -> Encoded {
         }
     }
     out.shrink_to_fit();
-    Encoded { bytes: out.into(), ends: (!ends.is_empty()).then(|| ends.into_boxed_slice()) }
+    Encoded { bytes: out.into(), ends: (!ends.is_empty()).then(|| ends.into()) }
 }
 
 fn wrap(out: &mut Vec<u8>, form: Form, payload: &[u8]) {

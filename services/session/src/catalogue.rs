@@ -1,0 +1,157 @@
+//! Which topics exist.
+
+use std::collections::BTreeMap;
+
+use ticker_market::{Channel, Instrument, Pattern, Topic};
+use ticker_proto::Code;
+
+/// Why a topic cannot be subscribed to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The contract's code.
+    pub code: Code,
+    /// What happened, what was expected, what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// All instruments, by venue and symbol.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    instruments: BTreeMap<(compact_str::CompactString, compact_str::CompactString), Instrument>,
+}
+
+impl Catalogue {
+    /// Adds or changes an instrument. Returns whether it is new or has changed.
+    pub fn insert(&mut self, instrument: Instrument) -> bool {
+        let key = (instrument.venue.clone(), instrument.symbol.clone());
+        if self.instruments.get(&key) == Some(&instrument) {
+            return false;
+        }
+        self.instruments.insert(key, instrument);
+        true
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.instruments.clear();
+    }
+
+    /// All instruments, by venue, then by symbol.
+    pub fn instruments(&self) -> impl Iterator<Item = &Instrument> {
+        self.instruments.values()
+    }
+
+    /// All topics that a pattern matches now.
+    pub fn matching<'a>(&'a self, pattern: &'a Pattern) -> impl Iterator<Item = Topic> + 'a {
+        self.instruments.values().flat_map(Instrument::topics).filter(move |t| pattern.matches(t))
+    }
+
+    /// Is this a topic that can be subscribed to? If not: why, and what may have been meant.
+    pub fn check(&self, topic: &Topic) -> Result<(), Refusal> {
+        if !topic.channel.is_served() {
+            return Err(not_served(topic.channel));
+        }
+        let Some(instrument) = self.instruments.get(&(topic.venue.clone(), topic.symbol.clone())) else {
+            return Err(self.unknown(topic));
+        };
+        if instrument.topics().any(|t| t.channel == topic.channel) {
+            return Ok(());
+        }
+        let channels: Vec<&str> = instrument.topics().map(|t| t.channel.as_str()).collect();
+        Err(Refusal::new(
+            Code::UnknownTopic,
+            format!(
+                "{}:{} has no channel `{}`; it has {}",
+                topic.venue,
+                topic.symbol,
+                topic.channel,
+                channels.join(", ")
+            ),
+        ))
+    }
+
+    fn unknown(&self, topic: &Topic) -> Refusal {
+        let mut venues: Vec<&str> = self.instruments.keys().map(|(v, _)| v.as_str()).collect();
+        venues.dedup();
+        let message = if venues.is_empty() {
+            format!("no instrument {}:{}; no venue has announced its instruments yet", topic.venue, topic.symbol)
+        } else if !venues.contains(&topic.venue.as_str()) {
+            match nearest(topic.venue.as_str(), venues.iter().copied()) {
+                Some(near) => format!("no venue {}; did you mean {near}?", topic.venue),
+                None => format!("no venue {}; there are {}", topic.venue, venues.join(", ")),
+            }
+        } else {
+            let symbols = self.instruments.keys().filter(|(v, _)| *v == topic.venue).map(|(_, s)| s.as_str());
+            match nearest(topic.symbol.as_str(), symbols) {
+                Some(near) => format!("no instrument {}:{}; did you mean {near}?", topic.venue, topic.symbol),
+                None => format!(
+                    "no instrument {}:{}; GET /v1/instruments?venue={} lists what there is",
+                    topic.venue, topic.symbol, topic.venue
+                ),
+            }
+        };
+        Refusal::new(Code::UnknownTopic, message)
+    }
+}
+
+/// The refusal of a channel that comes with a later version.
+pub fn not_served(channel: Channel) -> Refusal {
+    Refusal::new(Code::NotImplemented, format!("the channel `{channel}` is not implemented yet"))
+}
+
+/// The candidate that differs least, if it differs by at most a third of its length.
+fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates.map(|c| (distance(text, c), c)).min().filter(|(d, c)| *d <= c.len().div_ceil(3)).map(|(_, c)| c)
+}
+
+/// Levenshtein distance. Names are at most 64 bytes long.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_topic_says_what_may_have_been_meant() {
+        let mut catalogue = Catalogue::default();
+        for symbol in ["BTC-USD", "ETH-USD"] {
+            catalogue.insert(Instrument {
+                venue: "coinbase".into(),
+                symbol: symbol.into(),
+                native: symbol.into(),
+                tick_size: None,
+                lot_size: None,
+                channels: vec![Channel::Quote, Channel::Trade],
+            });
+        }
+        let check = |t: &str| catalogue.check(&t.parse().expect("a topic")).map_err(|r| r.message);
+        assert_eq!(check("quote/coinbase/BTC-USD"), Ok(()));
+        assert_eq!(check("status/coinbase/BTC-USD"), Ok(()));
+        assert_eq!(
+            check("quote/coinbase/BTC-USX"),
+            Err("no instrument coinbase:BTC-USX; did you mean BTC-USD?".to_owned())
+        );
+        assert_eq!(check("quote/coinbse/BTC-USD"), Err("no venue coinbse; did you mean coinbase?".to_owned()));
+        assert!(check("book/coinbase/BTC-USD").expect_err("no book").contains("has no channel `book`"));
+        assert!(check("stats/coinbase/BTC-USD").expect_err("later").contains("not implemented"));
+    }
+}

@@ -1,0 +1,275 @@
+//! What a hub keeps of one topic: its last events, its newest value, its book.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ticker_market::{Book, Class, Data, Event, Kind, Level, Levels, Topic};
+use ticker_proto::Frame;
+
+use crate::limits::Limits;
+
+/// A reader of a topic: which session, and which of its subscriptions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader {
+    pub(crate) session: u32,
+    pub(crate) sub: u32,
+}
+
+/// A topic that some reader wants or that is held for a while after.
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) class: Class,
+    /// Does upstream send its events?
+    pub(crate) held: bool,
+    pub(crate) readers: Vec<Reader>,
+    /// Subscriptions and joins that want every event: while there are some, a state or book topic keeps its events as an
+    /// event channel does.
+    pub(crate) retain: u32,
+    /// The newest event.
+    pub(crate) last: Option<Arc<Frame>>,
+    ring: VecDeque<Arc<Frame>>,
+    /// The ordinal (count of this topic's events since it was held) of the ring's first event.
+    base: u64,
+    /// Every event of the topic after this place on the tape is in the ring.
+    covered: u64,
+    /// Levels in the ring's events.
+    ring_levels: usize,
+    /// The pass in which the ring was last added to: a state topic keeps the events of one pass only.
+    pass: u64,
+    book: Book,
+    /// The book as a snapshot, and the ordinal after it. It serves as long as the ring holds what came since.
+    book_snapshot: Option<(u64, Arc<Frame>)>,
+    /// The newest value as a snapshot, for state topics.
+    state_snapshot: Option<Arc<Frame>>,
+    /// Merged updates from an ordinal to the end, for readers who are equally far behind.
+    merged: Vec<(u64, Arc<Frame>)>,
+}
+
+/// Merged updates kept of one topic; more are made anew.
+const MERGED_MAX: usize = 8;
+
+impl TopicState {
+    pub(crate) fn new(topic: Arc<Topic>) -> Self {
+        Self {
+            class: topic.channel.class(),
+            topic,
+            held: false,
+            readers: Vec::new(),
+            retain: 0,
+            last: None,
+            ring: VecDeque::new(),
+            base: 0,
+            covered: 0,
+            ring_levels: 0,
+            pass: 0,
+            book: Book::new(),
+            book_snapshot: None,
+            state_snapshot: None,
+            merged: Vec::new(),
+        }
+    }
+
+    /// Upstream sends everything after the topic's event at `last` from here on (0: it had none yet); `snapshot` is the
+    /// newest value there, if there is one.
+    pub(crate) fn hold(&mut self, last: u64, snapshot: Option<Arc<Frame>>) {
+        let end = self.end();
+        self.forget();
+        self.base = end;
+        self.held = true;
+        self.covered = last;
+        if let Some(frame) = &snapshot
+            && let Data::Book(levels) = &frame.event.data
+        {
+            // The fanout applied the same levels to the same type of book before it sent them.
+            let _ = self.book.replace(levels);
+        }
+        self.last = snapshot;
+    }
+
+    /// Upstream goes on from where it was: nothing was missed.
+    pub(crate) fn hold_on(&mut self) {
+        self.held = true;
+    }
+
+    /// Forgets all that was known of it, but for its readers.
+    pub(crate) fn forget(&mut self) {
+        self.base = self.end();
+        self.held = false;
+        self.last = None;
+        self.ring = VecDeque::new();
+        self.ring_levels = 0;
+        self.book.clear();
+        self.book_snapshot = None;
+        self.state_snapshot = None;
+        self.merged = Vec::new();
+    }
+
+    /// Adds an event.
+    pub(crate) fn push(&mut self, frame: Arc<Frame>, pass: u64, limits: &Limits) {
+        self.state_snapshot = None;
+        self.merged.clear();
+        if let Data::Book(levels) = &frame.event.data {
+            let applied = match frame.event.kind {
+                Kind::Snapshot => self.book.replace(levels),
+                _ => self.book.apply(levels),
+            };
+            debug_assert!(applied.is_ok(), "the fanout applied the same levels before");
+            self.ring_levels += levels.bids.len() + levels.asks.len();
+        }
+        if self.class == Class::State && self.retain == 0 && pass != self.pass {
+            while self.evict() {}
+        }
+        self.pass = pass;
+        self.last = Some(Arc::clone(&frame));
+        self.ring.push_back(frame);
+        let (events, levels) = match self.class {
+            Class::Event | Class::State => (limits.backlog_events_max, usize::MAX),
+            Class::Book if self.retain > 0 => (limits.backlog_events_max, usize::MAX),
+            Class::Book => (limits.book_updates_max, limits.book_levels_max),
+        };
+        while self.ring.len() > events || (self.ring_levels > levels && self.ring.len() > 1) {
+            self.evict();
+        }
+    }
+
+    /// Where the next event will be.
+    pub(crate) fn end(&self) -> u64 {
+        self.base + self.ring.len() as u64
+    }
+
+    /// The ordinal of the oldest event that is kept.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Every event after this place on the tape is kept.
+    pub(crate) fn covered(&self) -> u64 {
+        self.covered
+    }
+
+    /// The ordinal of the first kept event after `seq`.
+    pub(crate) fn ordinal_after(&self, seq: u64) -> u64 {
+        self.base + self.ring.partition_point(|f| f.event.seq <= seq) as u64
+    }
+
+    /// The event at an ordinal, if it is kept.
+    pub(crate) fn at(&self, ordinal: u64) -> Option<&Arc<Frame>> {
+        self.ring.get(usize::try_from(ordinal.checked_sub(self.base)?).ok()?)
+    }
+
+    /// The place on the tape of the newest event; 0 if there is none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last.as_ref().map_or(0, |f| f.event.seq)
+    }
+
+    /// What a new reader begins with, and the ordinal that follows it: a snapshot, or `invalid` where there is nothing to
+    /// be trusted; `None` where nothing has happened yet.
+    pub(crate) fn beginning(&mut self) -> Option<(Arc<Frame>, u64)> {
+        let last = self.last.as_ref()?;
+        if last.event.kind == Kind::Invalid || self.class == Class::Event {
+            return Some((Arc::clone(last), self.end()));
+        }
+        if self.class == Class::Book {
+            return Some(self.book_snapshot());
+        }
+        let end = self.end();
+        let snapshot = self.state_snapshot.get_or_insert_with(|| {
+            if last.event.kind == Kind::Snapshot && last.event.prev == 0 {
+                return Arc::clone(last);
+            }
+            let event = Event { kind: Kind::Snapshot, prev: 0, ..last.event.clone() };
+            Arc::new(Frame::new(event, last.epoch().into()))
+        });
+        Some((Arc::clone(snapshot), end))
+    }
+
+    /// For a reader at `place`: one event that brings it to the end, and how many events it stands for. Books only.
+    pub(crate) fn catch_up(&mut self, place: u64) -> Option<(Arc<Frame>, u64)> {
+        let last = self.last.clone()?;
+        if last.event.kind == Kind::Invalid || place + 1 == self.end() {
+            return Some((last, self.end()));
+        }
+        let whole =
+            place < self.base || (place..self.end()).any(|o| self.at(o).is_none_or(|f| f.event.kind != Kind::Update));
+        if whole {
+            return Some(self.book_snapshot());
+        }
+        if let Some((_, frame)) = self.merged.iter().find(|(from, _)| *from == place) {
+            return Some((Arc::clone(frame), self.end()));
+        }
+        let frame = Arc::new(self.merge(place, &last));
+        if self.merged.len() < MERGED_MAX {
+            self.merged.push((place, Arc::clone(&frame)));
+        }
+        Some((frame, self.end()))
+    }
+
+    fn merge(&self, place: u64, last: &Frame) -> Frame {
+        let mut levels = Levels::default();
+        for ordinal in place..self.end() {
+            if let Some(frame) = self.at(ordinal)
+                && let Data::Book(some) = &frame.event.data
+            {
+                levels.bids.extend_from_slice(&some.bids);
+                levels.asks.extend_from_slice(&some.asks);
+                (levels.crc, levels.sum) = (some.crc, some.sum);
+            }
+        }
+        newest_of_each(&mut levels.bids, false);
+        newest_of_each(&mut levels.asks, true);
+        let prev = self.at(place).map_or(0, |f| f.event.prev);
+        Frame::new(Event { prev, data: Data::Book(levels), ..last.event.clone() }, last.epoch().into())
+    }
+
+    fn book_snapshot(&mut self) -> (Arc<Frame>, u64) {
+        if let Some((ordinal, frame)) = &self.book_snapshot
+            && *ordinal >= self.base
+            && (*ordinal..self.end()).all(|o| self.at(o).is_some_and(|f| f.event.kind == Kind::Update))
+        {
+            return (Arc::clone(frame), *ordinal);
+        }
+        let last = self.last.as_ref().expect("a book topic with a value has a last event");
+        let event =
+            Event { kind: Kind::Snapshot, prev: 0, data: Data::Book(self.book.to_levels()), ..last.event.clone() };
+        let frame = Arc::new(Frame::new(event, last.epoch().into()));
+        self.book_snapshot = Some((self.end(), Arc::clone(&frame)));
+        (frame, self.end())
+    }
+
+    fn evict(&mut self) -> bool {
+        let Some(frame) = self.ring.pop_front() else { return false };
+        self.base += 1;
+        self.covered = self.covered.max(frame.event.seq);
+        if let Data::Book(levels) = &frame.event.data {
+            self.ring_levels -= levels.bids.len() + levels.asks.len();
+        }
+        true
+    }
+}
+
+/// Keeps the last entry of each price, best price first.
+fn newest_of_each(levels: &mut Vec<Level>, ascending: bool) {
+    // A stable sort keeps equal prices in order of time; taken backwards, the newest comes first.
+    levels.sort_by(|a, b| if ascending { a.price.cmp(&b.price) } else { b.price.cmp(&a.price) });
+    levels.reverse();
+    levels.dedup_by(|later, kept| later.price == kept.price);
+    levels.reverse();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ticker_market::Decimal;
+
+    #[test]
+    fn merging_keeps_the_newest_size_of_each_price() {
+        let level = |p: i64, s: i64| Level { price: Decimal::from(p), size: Decimal::from(s) };
+        let mut bids = vec![level(5, 1), level(3, 1), level(5, 0), level(4, 7), level(3, 2)];
+        newest_of_each(&mut bids, false);
+        assert_eq!(bids, [level(5, 0), level(4, 7), level(3, 2)]);
+        let mut asks = vec![level(5, 1), level(3, 1), level(5, 9)];
+        newest_of_each(&mut asks, true);
+        assert_eq!(asks, [level(3, 1), level(5, 9)]);
+    }
+}
