@@ -1,1 +1,249 @@
-//! placeholder
+//! The edge: pushes events to people's screens.
+//!
+//! One thread a core, a *shard*, owns listeners and readers' sockets; upstream, one stream from the fanout brings what all
+//! readers of the edge want, and each event is made a frame once for all of them.
+//!
+//! Layout, in the order in which an event passes: [`upstream`] and [`follow`], the stream from the fanout; [`shard`], the
+//! loop; [`readers`], its sockets, with [`conn`], [`http1`], [`params`], [`websocket`]; [`asks`] and [`poll`], long polls,
+//! and [`pipe`], the sessions of transports that the HTTP library serves; [`routes`], what that library answers; [`grpc`],
+//! `ticker.v1.MarketData` on the same port.
+//!
+//! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
+//! protocol.
+
+mod asks;
+mod clock;
+mod command;
+mod config;
+mod conn;
+mod follow;
+mod grpc;
+pub mod http1;
+mod library;
+pub mod params;
+mod pipe;
+mod poll;
+mod readers;
+mod routes;
+mod shard;
+mod upstream;
+pub mod websocket;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use config::Config;
+use ticker_runtime::admin::BindError;
+use ticker_runtime::{Drain, Health};
+use ticker_session::Limits;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+use command::{Command, ShardHandle};
+use shard::{Parts, Shard};
+
+/// Connections that wait for the HTTP library, at most; more are closed.
+const HANDOVERS_MAX: usize = 1_024;
+
+/// Connections that the kernel keeps for a shard that is busy.
+const BACKLOG: i32 = 4_096;
+
+/// Why an edge could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// The listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A thread or its queue of events.
+    #[error("a shard could not be started: {0}")]
+    Shard(#[source] std::io::Error),
+    /// The fanout's address.
+    #[error("`{0}` is not the address of a fanout: expected a URL such as http://127.0.0.1:50051")]
+    Fanout(String),
+}
+
+/// A running edge.
+#[derive(Debug)]
+pub struct Edge {
+    local_addr: SocketAddr,
+    readers: Arc<AtomicUsize>,
+    done: mpsc::Receiver<()>,
+}
+
+impl Edge {
+    /// Starts an edge that follows the fanout behind `channel`, until `drain` starts and its readers are gone.
+    pub fn start(config: &Config, channel: Channel, health: &Health, drain: &Drain) -> Result<Self, EdgeError> {
+        describe_metrics();
+        let count = config.shard_count();
+        let (listeners, local_addr) = listen(config.listen, count)?;
+        let (needs, needs_taken) = mpsc::unbounded_channel();
+        let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
+        let readers = Arc::new(AtomicUsize::new(0));
+        let (done_sender, done) = mpsc::channel(1);
+        let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let parts = Parts {
+                index,
+                listener,
+                limits: limits(config, count),
+                needs: needs.clone(),
+                http: http.clone(),
+                readers: Arc::clone(&readers),
+                drain_spread_ms: config.drain_spread_ms,
+            };
+            let (shard, handle) = Shard::new(parts).map_err(EdgeError::Shard)?;
+            let done = done_sender.clone();
+            let thread = std::thread::Builder::new().name(format!("shard-{index}"));
+            thread
+                .spawn(move || {
+                    if let Err(error) = shard.run() {
+                        tracing::error!(%error, index, "a shard has stopped");
+                    }
+                    drop(done);
+                })
+                .map_err(EdgeError::Shard)?;
+            shards.push(handle);
+        }
+        let directory = upstream::SharedDirectory::default();
+        let linger = Duration::from_millis(config.linger_ms);
+        let link = upstream::Link::new(channel, shards.clone(), needs_taken, Arc::clone(&directory), linger);
+        let component = health.component("upstream");
+        let follow = tokio::spawn(link.run(component));
+        let web = routes::Web { shards: shards.clone().into(), turn: Arc::default(), directory };
+        let library = tokio::spawn(library::serve(handovers, web, drain.clone()));
+        let drain = drain.clone();
+        tokio::spawn(async move {
+            drain.started().await;
+            let reason = drain.reason().unwrap_or("draining").to_owned();
+            for shard in &shards {
+                shard.tell(Command::Drain { reason: reason.clone() }).await;
+            }
+            let _ = library.await;
+            follow.abort();
+            drop(done_sender);
+        });
+        Ok(Self { local_addr, readers, done })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// How many sessions there are now.
+    pub fn readers(&self) -> usize {
+        self.readers.load(Ordering::Relaxed)
+    }
+
+    /// A handle to the number of sessions, for whoever shows it.
+    pub fn reader_count(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.readers)
+    }
+
+    /// Waits until the edge has drained.
+    pub async fn stopped(mut self) {
+        // Nothing is ever sent: the channel closes when the last shard is done.
+        while self.done.recv().await.is_some() {}
+    }
+}
+
+/// A lazy connection to a fanout, for an edge that runs alone.
+pub fn connect(fanout: &str) -> Result<Channel, EdgeError> {
+    let wrong = || EdgeError::Fanout(fanout.to_owned());
+    let endpoint = tonic::transport::Endpoint::from_shared(fanout.to_owned()).map_err(|_| wrong())?;
+    if endpoint.uri().scheme().is_none() || endpoint.uri().host().is_none() {
+        return Err(wrong());
+    }
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(Some(4 << 20))
+        .initial_connection_window_size(Some(8 << 20))
+        .connect_lazy())
+}
+
+fn limits(config: &Config, shards: usize) -> Limits {
+    Limits {
+        session_topics_max: config.session_topics_max,
+        sessions_max: config.sessions_max.div_ceil(shards),
+        backlog_events_max: config.backlog_events_max,
+        heartbeat_ms: config.heartbeat_ms,
+        ..Limits::default()
+    }
+}
+
+/// One listener for each shard on one address: the kernel spreads connections over them (`SO_REUSEPORT`).
+fn listen(addr: SocketAddr, count: usize) -> Result<(Vec<std::net::TcpListener>, SocketAddr), EdgeError> {
+    let wrong = |why| BindError::new(addr, "listen", why);
+    // With SO_REUSEPORT a second program on the same port would share it in silence: look first without it.
+    let probe = bind(addr, false).map_err(wrong)?;
+    let addr = probe.local_addr().map_err(wrong)?;
+    drop(probe);
+    let listeners: Result<Vec<_>, _> = (0..count).map(|_| bind(addr, true)).collect();
+    Ok((listeners.map_err(wrong)?, addr))
+}
+
+fn bind(addr: SocketAddr, shared: bool) -> std::io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&addr.into())?;
+    if shared {
+        socket.listen(BACKLOG)?;
+    } else {
+        socket.listen(1)?;
+    }
+    Ok(socket.into())
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("ticker_edge_sessions", Unit::Count, "Sessions of readers.");
+    describe_gauge!("ticker_edge_connections", Unit::Count, "Connections that shards own.");
+    describe_counter!("ticker_edge_messages_total", Unit::Count, "Messages sent to readers.");
+    describe_counter!("ticker_edge_bytes_total", Unit::Bytes, "Bytes of messages sent to readers.");
+    describe_counter!("ticker_edge_writes_total", Unit::Count, "Writes to readers' sockets.");
+    describe_counter!(
+        "ticker_edge_writes_blocked_total",
+        Unit::Count,
+        "Writes that a reader's socket did not take whole."
+    );
+    describe_counter!(
+        "ticker_edge_slow_consumers_total",
+        Unit::Count,
+        "Sessions closed because their event channels outgrew their limit."
+    );
+    describe_counter!("ticker_edge_requests_refused_total", Unit::Count, "Requests answered with an error.");
+    describe_counter!(
+        "ticker_edge_shard_queue_full_total",
+        Unit::Count,
+        "Times that somebody waited for a shard's queue."
+    );
+    describe_counter!(
+        "ticker_edge_handovers_refused_total",
+        Unit::Count,
+        "Connections closed because the HTTP library had too many waiting."
+    );
+    describe_gauge!("ticker_edge_upstream_connected", Unit::Count, "1 while the stream from the fanout is open.");
+    describe_counter!("ticker_edge_upstream_reconnects_total", Unit::Count, "Ends of the stream from the fanout.");
+    describe_counter!("ticker_edge_upstream_events_total", Unit::Count, "Events from the fanout.");
+    describe_histogram!(
+        "ticker_edge_upstream_lag_seconds",
+        Unit::Seconds,
+        "From an event's place on the tape to this edge."
+    );
+    describe_gauge!("ticker_edge_position", Unit::Count, "The place on the tape up to which this edge has everything.");
+    describe_gauge!("ticker_edge_interest", Unit::Count, "Topics and patterns that readers want.");
+    describe_gauge!(
+        "ticker_edge_interest_lingering",
+        Unit::Count,
+        "Topics and patterns held although no reader wants them now."
+    );
+    describe_counter!("ticker_edge_backfills_total", Unit::Count, "Pages of older events asked of the fanout.");
+}

@@ -1,0 +1,189 @@
+//! What a shard does for readers whose sockets are not its own (pipes), and for those who are answered once (polls).
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ticker_proto::Form;
+use ticker_proto::message::{Request, Subscribe};
+use ticker_session::catalogue::Refusal;
+use ticker_session::{Mode, Opening};
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::command::{Ask, OpenPipe, PipeId};
+use crate::conn::Stage;
+use crate::http1;
+use crate::poll::{Asker, Poll};
+use crate::shard::{Owner, PLAN_BYTES, PipeEnd, Shard, Timer};
+
+impl Shard {
+    pub(crate) fn open_pipe(&mut self, open: OpenPipe) {
+        let opening = Opening { form: open.form, mode: Mode::Stream };
+        let answer = match self.open_session(opening, open.subscribe) {
+            Ok(session) => {
+                self.generations = self.generations.wrapping_add(1);
+                let generation = self.generations;
+                let end = PipeEnd { generation, session, messages: open.messages, blocked: open.blocked };
+                let key = self.pipes.insert(end) as u32;
+                self.own(session, Owner::Pipe(key));
+                Ok(PipeId { key, generation })
+            }
+            Err(refusal) => {
+                self.counts.refused += 1;
+                Err(refusal)
+            }
+        };
+        let opened = answer.as_ref().ok().copied();
+        if open.reply.send(answer).is_err()
+            && let Some(id) = opened
+        {
+            self.drop_pipe(id.key);
+        }
+    }
+
+    pub(crate) fn pipe_request(&mut self, pipe: PipeId, request: Result<Request, Refusal>) {
+        let Some(session) = self.pipe(pipe).map(|p| p.session) else { return };
+        let (name, result) = match request {
+            Ok(request) => (Some(request.id()), self.hub.request(session, request, self.now)),
+            Err(refusal) => (None, Err(refusal)),
+        };
+        if let Err(refusal) = result {
+            self.counts.refused += 1;
+            self.hub.refuse(session, name, refusal);
+        }
+    }
+
+    pub(crate) fn flush_pipe(&mut self, key: u32) {
+        let Some(pipe) = self.pipes.get(key as usize) else { return };
+        let mut plan = std::mem::take(&mut self.plan);
+        self.hub.plan(pipe.session, PLAN_BYTES, self.now, &mut plan);
+        if !plan.is_empty() {
+            let batch: Vec<_> = plan.iter().map(|o| o.encoded.clone()).collect();
+            let mut result = pipe.messages.try_send(batch);
+            if let Err(TrySendError::Full(batch)) = result {
+                // Said before the second try: a reader who takes a batch in between sees it, and tells.
+                pipe.blocked.store(true, Ordering::Release);
+                result = pipe.messages.try_send(batch);
+                if result.is_ok() {
+                    pipe.blocked.store(false, Ordering::Release);
+                }
+            }
+            let session = pipe.session;
+            match result {
+                Ok(()) => {
+                    self.counts.messages += plan.len() as u64;
+                    self.counts.bytes += plan.iter().map(|o| o.encoded.bytes.len() as u64).sum::<u64>();
+                    let taken = plan.len();
+                    if self.hub.commit(session, &mut plan, taken, false, self.now).is_some() {
+                        self.drop_pipe(key);
+                    }
+                }
+                Err(TrySendError::Full(_)) => {
+                    self.counts.blocked += 1;
+                    self.hub.commit(session, &mut plan, 0, true, self.now);
+                }
+                Err(TrySendError::Closed(_)) => self.drop_pipe(key),
+            }
+        }
+        plan.clear();
+        self.plan = plan;
+    }
+
+    pub(crate) fn drop_pipe(&mut self, key: u32) {
+        if let Some(pipe) = self.pipes.try_remove(key as usize) {
+            self.disown(pipe.session);
+        }
+    }
+
+    pub(crate) fn ask(&mut self, ask: Ask) {
+        self.start_poll(Asker::Task(Some(ask.reply)), ask.subscribe, ask.wait);
+    }
+
+    pub(crate) fn start_poll(&mut self, asker: Asker, subscribe: Subscribe, wait: Duration) {
+        let waits = subscribe.from.is_some();
+        let opening = Opening { form: Form::Json, mode: Mode::Once };
+        let session = match self.open_session(opening, Some(subscribe)) {
+            Ok(session) => session,
+            Err(refusal) => {
+                self.counts.refused += 1;
+                return self.tell(asker, Err(refusal));
+            }
+        };
+        self.generations = self.generations.wrapping_add(1);
+        let millis = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        let poll = Poll::new(session, self.generations, asker, self.now.plus_millis(millis), waits);
+        let deadline = poll.deadline;
+        let key = self.polls.insert(poll) as u32;
+        self.own(session, Owner::Poll(key));
+        if let Asker::Conn { key: conn, .. } = self.polls[key as usize].asker {
+            self.conns[conn as usize].stage = Stage::Poll(key);
+        }
+        self.timers.push(Reverse((deadline, Timer::Poll(key, self.generations))));
+        self.answer_poll(key);
+    }
+
+    /// Takes what a poll's session has, and answers if that is enough.
+    pub(crate) fn answer_poll(&mut self, key: u32) {
+        let Some(poll) = self.polls.get_mut(key as usize) else { return };
+        let mut plan = std::mem::take(&mut self.plan);
+        self.hub.plan(poll.session, usize::MAX, self.now, &mut plan);
+        poll.take(&plan);
+        let taken = plan.len();
+        let ended = self.hub.commit(poll.session, &mut plan, taken, false, self.now).is_some();
+        self.plan = plan;
+        if !ended && !poll.is_due(self.hub.is_settled(poll.session), self.now) {
+            return;
+        }
+        let cursor = self.hub.cursor(poll.session).unwrap_or_default();
+        let body = poll.body(&cursor);
+        self.counts.messages += 1;
+        self.counts.bytes += body.len() as u64;
+        let poll = self.polls.remove(key as usize);
+        self.disown(poll.session);
+        self.tell(poll.asker, Ok(body));
+    }
+
+    fn tell(&mut self, asker: Asker, answer: Result<bytes::Bytes, Refusal>) {
+        match asker {
+            Asker::Task(reply) => {
+                // Whoever asked may be gone.
+                let _ = reply.map(|r| r.send(answer));
+            }
+            Asker::Conn { key, keep_alive } => match answer {
+                Ok(body) => {
+                    let keep_alive = keep_alive && !self.is_draining();
+                    let whole = http1::json(200, "application/json", &body, keep_alive);
+                    if !keep_alive {
+                        self.conns[key as usize].stage = Stage::Closing;
+                        return self.finish(key, whole);
+                    }
+                    self.next_request(key, whole);
+                }
+                Err(refusal) => self.finish(key, http1::problem(&refusal)),
+            },
+        }
+    }
+
+    /// A poll is answered: the connection waits for the next request.
+    fn next_request(&mut self, key: u32, answer: Vec<u8>) {
+        let Some(conn) = self.conns.get_mut(key as usize) else { return };
+        conn.stage = Stage::Head;
+        if conn.append(answer).is_err() {
+            return self.drop_conn(key);
+        }
+        let deadline = self.now.plus_millis(IDLE_MILLIS_MAX);
+        self.generations = self.generations.wrapping_add(1);
+        let generation = self.generations;
+        let conn = &mut self.conns[key as usize];
+        // The head's timer of the last request must not end this one.
+        conn.generation = generation;
+        self.timers.push(Reverse((deadline, Timer::Conn(key, generation))));
+        if !conn.head.is_empty() {
+            let head = std::mem::take(&mut conn.head);
+            self.again(key, head);
+        }
+    }
+}
+
+/// How long a connection may stay without a request after an answered poll.
+const IDLE_MILLIS_MAX: i64 = 60_000;

@@ -1,0 +1,132 @@
+//! What a shard is told by others: upstream, and the transports of the HTTP library.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ticker_market::{Instrument, Topic};
+use ticker_proto::message::{Request, Subscribe};
+use ticker_proto::{Encoded, Form, Frame};
+use ticker_session::catalogue::Refusal;
+use ticker_session::{Need, Page};
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that wait for a shard, at most; who has more waits.
+pub(crate) const COMMANDS_MAX: usize = 4_096;
+
+/// Batches of messages that wait for the reader of a pipe, at most; beyond that the session counts as slow.
+pub(crate) const PIPE_BATCHES_MAX: usize = 4;
+
+/// Topics with the place of their last event and their newest value.
+pub(crate) type AddedTopics = Vec<(Topic, u64, Option<Arc<Frame>>)>;
+
+/// Told to every shard.
+#[derive(Clone, Debug)]
+pub(crate) enum Upstream {
+    Opened { epoch: Arc<str>, seq: u64, resumed: bool },
+    Instruments(Arc<Vec<Instrument>>),
+    Added { topics: Arc<AddedTopics>, resumed: bool },
+    Removed(Arc<Vec<Topic>>),
+    Events { frames: Arc<Vec<Arc<Frame>>>, seq: u64 },
+    Progress(u64),
+}
+
+/// Told to one shard.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Upstream(Upstream),
+    Backfilled {
+        ticket: u64,
+        page: Result<Page, String>,
+    },
+    /// A session whose messages go into a pipe.
+    Open(Box<OpenPipe>),
+    /// A request of such a session.
+    Request {
+        pipe: PipeId,
+        request: Result<Request, Refusal>,
+    },
+    /// The reader of a pipe takes messages again.
+    Writable(PipeId),
+    /// The reader of a pipe is gone.
+    Close(PipeId),
+    /// One answer (a long poll or a snapshot), as JSON.
+    Ask(Box<Ask>),
+    /// No more readers; say goodbye to those who are here.
+    Drain {
+        reason: String,
+    },
+}
+
+/// Names a pipe among those of its shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PipeId {
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+}
+
+/// See [`Command::Open`].
+#[derive(Debug)]
+pub(crate) struct OpenPipe {
+    pub(crate) form: Form,
+    pub(crate) subscribe: Option<Subscribe>,
+    pub(crate) messages: mpsc::Sender<Vec<Encoded>>,
+    pub(crate) blocked: Arc<AtomicBool>,
+    pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,
+}
+
+/// See [`Command::Ask`].
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) subscribe: Subscribe,
+    pub(crate) wait: Duration,
+    pub(crate) reply: oneshot::Sender<Result<Bytes, Refusal>>,
+}
+
+/// The way to a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardHandle {
+    commands: SyncSender<Command>,
+    waker: Arc<mio::Waker>,
+    /// The shard has been woken and has not looked yet.
+    woken: Arc<AtomicBool>,
+}
+
+impl ShardHandle {
+    pub(crate) fn new(commands: SyncSender<Command>, waker: Arc<mio::Waker>, woken: Arc<AtomicBool>) -> Self {
+        Self { commands, waker, woken }
+    }
+
+    /// Tells the shard; waits while its queue is full. Returns false if the shard is gone.
+    pub(crate) async fn tell(&self, mut command: Command) -> bool {
+        loop {
+            match self.commands.try_send(command) {
+                Ok(()) => return self.wake().is_ok(),
+                Err(TrySendError::Full(back)) => {
+                    command = back;
+                    metrics::counter!("ticker_edge_shard_queue_full_total").increment(1);
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(TrySendError::Disconnected(_)) => return false,
+            }
+        }
+    }
+
+    /// Tells the shard if there is room: for what may be told late or not at all.
+    pub(crate) fn hint(&self, command: Command) {
+        if self.commands.try_send(command).is_ok() {
+            let _ = self.wake();
+        }
+    }
+
+    fn wake(&self) -> io::Result<()> {
+        // One wake-up serves all commands that come before the shard looks.
+        if self.woken.swap(true, Ordering::AcqRel) { Ok(()) } else { self.waker.wake() }
+    }
+}
+
+/// What a shard tells upstream: who it is, and what it needs.
+pub(crate) type Needs = mpsc::UnboundedSender<(usize, Need)>;

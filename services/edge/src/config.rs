@@ -1,0 +1,61 @@
+//! The edge's configuration.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::Deserialize;
+
+/// `[edge]` of the configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where readers come: HTTP/1.1 and HTTP/2 without TLS.
+    pub listen: SocketAddr,
+    /// `/livez`, `/readyz`, `/metrics`.
+    pub admin: SocketAddr,
+    /// The fanout's gRPC address.
+    pub fanout: String,
+    /// Listen beyond loopback without TLS and tokens.
+    pub insecure: bool,
+    /// Threads that own readers' sockets; 0 for one a core.
+    pub shards: usize,
+    /// Topics of one session.
+    pub session_topics_max: usize,
+    /// Sessions of the whole edge.
+    pub sessions_max: usize,
+    /// Events that a topic keeps, so the backlog that a reader of an event channel may have.
+    pub backlog_events_max: usize,
+    /// How often a session hears a heartbeat, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// A topic that no reader wants any more is held for so long, so that a reader who comes back (or polls) finds it.
+    pub linger_ms: u64,
+    /// At drain, the readers are told to come back within so many milliseconds, each after another delay.
+    pub drain_spread_ms: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            admin: (Ipv4Addr::LOCALHOST, 9092).into(),
+            fanout: "http://127.0.0.1:50051".into(),
+            insecure: false,
+            shards: 0,
+            session_topics_max: 1_000,
+            sessions_max: 100_000,
+            backlog_events_max: 1_024,
+            heartbeat_ms: 15_000,
+            linger_ms: 60_000,
+            drain_spread_ms: 5_000,
+        }
+    }
+}
+
+impl Config {
+    /// The number of shards: as configured, or one a core.
+    pub fn shard_count(&self) -> usize {
+        match self.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+}

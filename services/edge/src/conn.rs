@@ -1,0 +1,148 @@
+//! One reader's socket, as a shard holds it.
+
+use std::io::{self, IoSlice, Read, Write};
+
+use bytes::{Buf, Bytes};
+use mio::net::TcpStream;
+use ticker_session::{Outgoing, SessionId};
+
+use crate::websocket::Decoder;
+
+/// Messages that one write gathers, at most. (Linux takes 1,024; copying the vector costs more than it saves long before.)
+const GATHER_MAX: usize = 64;
+
+/// What a connection is in the middle of.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// The head of a request is coming.
+    Head,
+    /// `/v1/ws`.
+    WebSocket { decoder: Decoder, protobuf: bool },
+    /// `/v1/stream`: whatever the reader sends means nothing.
+    Stream,
+    /// A long poll is parked; the index of the shard's poll.
+    Poll(u32),
+    /// All has been said: waits for the reader to go, or for the deadline.
+    Closing,
+}
+
+/// One reader's socket. Idle, it owns no buffer.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) stream: TcpStream,
+    pub(crate) generation: u32,
+    pub(crate) stage: Stage,
+    pub(crate) session: Option<SessionId>,
+    /// What a write left over: it must go out before anything else.
+    rest: Bytes,
+    /// The bytes of a head that is not whole, or that came while a poll was parked.
+    pub(crate) head: Vec<u8>,
+    /// The socket took less than it was given; it says when it takes more.
+    pub(crate) blocked: bool,
+}
+
+/// How a write went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Written {
+    /// Messages that are out, or of which a part is out and the rest kept.
+    pub(crate) taken: usize,
+    /// Bytes that are out.
+    pub(crate) bytes: usize,
+    /// The socket takes nothing more for now.
+    pub(crate) blocked: bool,
+}
+
+impl Conn {
+    pub(crate) fn new(stream: TcpStream, generation: u32) -> Self {
+        Self {
+            stream,
+            generation,
+            stage: Stage::Head,
+            session: None,
+            rest: Bytes::new(),
+            head: Vec::new(),
+            blocked: false,
+        }
+    }
+
+    /// Reads into `scratch`; `Ok(None)` if there is nothing now, `Ok(Some(0))` if the reader is gone.
+    pub(crate) fn read(&mut self, scratch: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match self.stream.read(scratch) {
+                Ok(n) => return Ok(Some(n)),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Is everything out that was given to [`Conn::write`] and [`Conn::append`]?
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Writes what was left over. Returns whether all of it is out.
+    pub(crate) fn write_rest(&mut self) -> io::Result<bool> {
+        while !self.rest.is_empty() {
+            match self.stream.write(&self.rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => self.rest.advance(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Ok(false);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.rest = Bytes::new();
+        self.blocked = false;
+        Ok(true)
+    }
+
+    /// Writes bytes that belong to no session's plan (a head, a pong, a close), after what is left over.
+    pub(crate) fn append(&mut self, bytes: impl Into<Bytes>) -> io::Result<bool> {
+        let bytes = bytes.into();
+        self.rest = match self.rest.is_empty() {
+            true => bytes,
+            false => [&self.rest[..], &bytes].concat().into(),
+        };
+        self.write_rest()
+    }
+
+    /// Writes the messages of a plan, as many as go in one gathering write.
+    pub(crate) fn write(&mut self, plan: &[Outgoing]) -> io::Result<Written> {
+        let gathered = plan.len().min(GATHER_MAX);
+        let result = if let [one] = plan {
+            self.stream.write(&one.encoded.bytes)
+        } else {
+            let mut slices = [IoSlice::new(&[]); GATHER_MAX];
+            for (slice, item) in slices.iter_mut().zip(plan) {
+                *slice = IoSlice::new(&item.encoded.bytes);
+            }
+            self.stream.write_vectored(&slices[..gathered])
+        };
+        let bytes = match result {
+            Ok(n) => n,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                self.blocked = true;
+                return Ok(Written { taken: 0, bytes: 0, blocked: true });
+            }
+            Err(e) => return Err(e),
+        };
+        let mut left = bytes;
+        for (at, item) in plan[..gathered].iter().enumerate() {
+            let length = item.encoded.bytes.len();
+            if left < length {
+                self.blocked = true;
+                if left > 0 {
+                    self.rest = item.encoded.bytes.slice(left..);
+                }
+                return Ok(Written { taken: at + usize::from(left > 0), bytes, blocked: true });
+            }
+            left -= length;
+        }
+        Ok(Written { taken: gathered, bytes, blocked: false })
+    }
+}

@@ -1,0 +1,163 @@
+//! `ticker.v1.MarketData` on the edge's public port: the same sessions as on every other transport.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::{Stream, StreamExt, stream};
+use prost::Message as _;
+use ticker_market::Class;
+use ticker_proto::message::{Request as Asked, Subscribe};
+use ticker_proto::v1::market_data_server::{MarketData, MarketDataServer};
+use ticker_proto::v1::session_response::Message;
+use ticker_proto::v1::{self};
+use ticker_proto::{Code, Encoded, Form, convert};
+use ticker_session::catalogue::Refusal;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::pipe::Pipe;
+use crate::routes::Web;
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// How long a snapshot may wait for its topics to come from the fanout.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+
+/// The gRPC routes, to be merged with the others.
+pub(crate) fn router(web: Web) -> Router {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(ticker_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let built = "the descriptors were written by this build";
+    // Serving for as long as the port is open: a draining edge closes it.
+    let health = tonic_health::server::HealthService::from_health_reporter(tonic_health::server::HealthReporter::new());
+    let routes = Routes::new(MarketDataServer::new(Service { web }))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health))
+        .add_service(reflection().build_v1().expect(built))
+        .add_service(reflection().build_v1alpha().expect(built));
+    // What is no gRPC method is the other routes' business.
+    routes.prepare().into_axum_router().reset_fallback()
+}
+
+struct Service {
+    web: Web,
+}
+
+fn status(refusal: Refusal) -> Status {
+    refusal.code.status(refusal.message)
+}
+
+/// The messages of a pipe, decoded again: the generated service wants its own types.
+fn messages<T: prost::Message + Default + 'static>(pipe: Pipe) -> Events<T> {
+    let batches = stream::unfold(pipe, |mut pipe| async move { Some((pipe.next().await?, pipe)) });
+    let all = batches.flat_map(|batch| {
+        let messages: Vec<_> = batch
+            .iter()
+            .flat_map(Encoded::messages)
+            .map(|bytes| T::decode(bytes).map_err(|e| Code::Internal.status(e.to_string())))
+            .collect();
+        stream::iter(messages)
+    });
+    Box::pin(all)
+}
+
+#[tonic::async_trait]
+impl MarketData for Service {
+    type SubscribeStream = Events<v1::SubscribeResponse>;
+    type SessionStream = Events<v1::SessionResponse>;
+
+    async fn subscribe(
+        &self,
+        request: Request<v1::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let subscribe = Subscribe::from(request.into_inner());
+        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe)).await.map_err(status)?;
+        Ok(Response::new(messages(pipe)))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, None).await.map_err(status)?;
+        let requests = pipe.requests();
+        let mut incoming = request.into_inner();
+        tokio::spawn(async move {
+            // Ends with the reader's side of the stream; the session lives on until the other side ends.
+            while let Ok(Some(wire)) = incoming.message().await {
+                let request = Asked::from_wire(wire).ok_or_else(|| Refusal::new(Code::BadRequest, "an empty request"));
+                requests.send(request).await;
+            }
+        });
+        Ok(Response::new(messages(pipe)))
+    }
+
+    async fn get_snapshot(
+        &self,
+        request: Request<v1::GetSnapshotRequest>,
+    ) -> Result<Response<v1::GetSnapshotResponse>, Status> {
+        let topics = request.into_inner().topics;
+        for topic in &topics {
+            let channel = topic.parse::<ticker_market::Pattern>().ok().and_then(|p| p.channel());
+            if let Some(channel) = channel.filter(|c| c.class() == Class::Event) {
+                let message = format!("`{channel}` has no snapshot: subscribe with `recent` to get past events");
+                return Err(Code::BadRequest.status(message));
+            }
+        }
+        let subscribe = Subscribe { topics, ..Subscribe::default() };
+        let mut pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe)).await.map_err(status)?;
+        let collect = async {
+            let mut answer = v1::GetSnapshotResponse::default();
+            while let Some(batch) = pipe.next().await {
+                for bytes in batch.iter().flat_map(Encoded::messages) {
+                    let wire = v1::SessionResponse::decode(bytes).map_err(|e| Code::Internal.status(e.to_string()))?;
+                    match wire.message {
+                        Some(Message::Event(event)) => answer.events.push(event),
+                        Some(Message::Subscribed(subscribed)) => {
+                            answer.cursor = subscribed.cursor;
+                            return Ok(answer);
+                        }
+                        Some(Message::Error(error)) => return Err(Code::from_wire(error.code).status(error.message)),
+                        _ => {}
+                    }
+                }
+            }
+            Err(Code::Draining.status("the edge is going away"))
+        };
+        let late = || Code::Internal.status("the fanout did not give the topics in time");
+        tokio::time::timeout(SNAPSHOT_WAIT, collect).await.map_err(|_| late())?.map(Response::new)
+    }
+
+    async fn list_instruments(
+        &self,
+        request: Request<v1::ListInstrumentsRequest>,
+    ) -> Result<Response<v1::ListInstrumentsResponse>, Status> {
+        let venue = request.into_inner().venue;
+        let directory = self.web.directory.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let wanted = |i: &&ticker_market::Instrument| venue.is_empty() || i.venue == venue;
+        let instruments = directory
+            .catalogue
+            .instruments()
+            .filter(wanted)
+            .map(|i| v1::ListedInstrument {
+                instrument: Some(convert::instrument_to_wire(i)),
+                status: directory
+                    .statuses
+                    .get(&(i.venue.to_string(), i.symbol.to_string()))
+                    .map(convert::status_to_wire),
+            })
+            .collect();
+        Ok(Response::new(v1::ListInstrumentsResponse { instruments }))
+    }
+
+    async fn get_bars(&self, _: Request<v1::GetBarsRequest>) -> Result<Response<v1::GetBarsResponse>, Status> {
+        Err(Code::NotImplemented.status("history (bars) comes with a later version"))
+    }
+
+    async fn get_trades(&self, _: Request<v1::GetTradesRequest>) -> Result<Response<v1::GetTradesResponse>, Status> {
+        Err(Code::NotImplemented.status("history (trades) comes with a later version"))
+    }
+}

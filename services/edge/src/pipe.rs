@@ -1,0 +1,71 @@
+//! A session whose messages go to a transport of the HTTP library: HTTP/2, gRPC.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ticker_proto::message::{Request, Subscribe};
+use ticker_proto::{Code, Encoded, Form};
+use ticker_session::catalogue::Refusal;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, ShardHandle};
+
+/// A session, read as batches of messages.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    shard: ShardHandle,
+    id: PipeId,
+    messages: mpsc::Receiver<Vec<Encoded>>,
+    blocked: Arc<AtomicBool>,
+}
+
+impl Pipe {
+    /// Opens a session on a shard.
+    pub(crate) async fn open(shard: ShardHandle, form: Form, subscribe: Option<Subscribe>) -> Result<Self, Refusal> {
+        let (sender, messages) = mpsc::channel(PIPE_BATCHES_MAX);
+        let (reply, answer) = oneshot::channel();
+        let blocked = Arc::new(AtomicBool::new(false));
+        let open = OpenPipe { form, subscribe, messages: sender, blocked: Arc::clone(&blocked), reply };
+        let gone = || Refusal::new(Code::Draining, "the edge is going away");
+        if !shard.tell(Command::Open(Box::new(open))).await {
+            return Err(gone());
+        }
+        let id = answer.await.map_err(|_| gone())??;
+        Ok(Self { shard, id, messages, blocked })
+    }
+
+    /// The next messages; `None` when the session is over.
+    pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
+        let batch = self.messages.recv().await;
+        if self.blocked.swap(false, Ordering::AcqRel) {
+            self.shard.tell(Command::Writable(self.id)).await;
+        }
+        batch
+    }
+
+    /// A way to send requests into the session, from another task.
+    pub(crate) fn requests(&self) -> Requests {
+        Requests { shard: self.shard.clone(), id: self.id }
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // If the queue is full, the shard finds the pipe closed at its next message or heartbeat.
+        self.shard.hint(Command::Close(self.id));
+    }
+}
+
+/// See [`Pipe::requests`].
+#[derive(Clone, Debug)]
+pub(crate) struct Requests {
+    shard: ShardHandle,
+    id: PipeId,
+}
+
+impl Requests {
+    /// Sends a request, or the refusal of what could not be read.
+    pub(crate) async fn send(&self, request: Result<Request, Refusal>) {
+        self.shard.tell(Command::Request { pipe: self.id, request }).await;
+    }
+}

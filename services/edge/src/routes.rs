@@ -1,0 +1,288 @@
+//! What the HTTP library answers: pages, lists, and (over HTTP/2) the streams and polls that shards answer themselves over
+//! HTTP/1.1.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, RawQuery, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use ticker_market::{Class, Pattern, decimal};
+use ticker_proto::{Code, Form};
+use ticker_session::catalogue::Refusal;
+use tokio::sync::oneshot;
+
+use crate::command::{Ask, Command, ShardHandle};
+use crate::params::{self, Params};
+use crate::pipe::Pipe;
+use crate::upstream::SharedDirectory;
+
+/// What handlers need.
+#[derive(Clone)]
+pub(crate) struct Web {
+    pub(crate) shards: Arc<[ShardHandle]>,
+    /// The next session of the library goes to this shard.
+    pub(crate) turn: Arc<AtomicUsize>,
+    pub(crate) directory: SharedDirectory,
+}
+
+impl Web {
+    pub(crate) fn shard(&self) -> ShardHandle {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.shards[turn % self.shards.len()].clone()
+    }
+}
+
+/// All routes of the edge's public port.
+pub(crate) fn router(web: Web) -> Router {
+    Router::new()
+        .route("/", get(page))
+        .route("/app.js", get(|| asset("text/javascript; charset=utf-8", include_bytes!("../static/app.js"))))
+        .route("/style.css", get(|| asset("text/css; charset=utf-8", include_bytes!("../static/style.css"))))
+        .route("/favicon.svg", get(|| asset("image/svg+xml", include_bytes!("../static/favicon.svg"))))
+        .route("/v1/instruments", get(instruments))
+        .route("/v1/venues", get(venues))
+        .route("/v1/snapshot", get(snapshot))
+        .route("/v1/stream", get(stream_events))
+        .route("/v1/poll", get(poll))
+        .route("/v1/ws", get(websocket))
+        .route("/v1/bars/{venue}/{symbol}", get(|| later("history (bars)")))
+        .route("/v1/trades/{venue}/{symbol}", get(|| later("history (trades)")))
+        .route("/v1/wt", any(|| later("WebTransport")))
+        .route("/v1/rtc", post(|| later("WebRTC")))
+        .route("/v1/certificate-hashes", get(|| later("WebTransport certificates")))
+        .route("/openapi.json", get(|| later("the contract as OpenAPI")))
+        .route("/asyncapi.json", get(|| later("the contract as AsyncAPI")))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(web)
+}
+
+async fn page() -> Response {
+    let policy =
+        "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+    (headers, include_str!("../static/index.html")).into_response()
+}
+
+async fn asset(content_type: &'static str, bytes: &'static [u8]) -> Response {
+    ([(header::CONTENT_TYPE, content_type), (header::CACHE_CONTROL, "no-cache")], bytes).into_response()
+}
+
+/// An error as problem details (RFC 9457).
+pub(crate) fn problem(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")];
+    (status, headers, refusal.code.problem(&refusal.message)).into_response()
+}
+
+async fn later(what: &'static str) -> Response {
+    problem(&Refusal::new(Code::NotImplemented, format!("{what} comes with a later version")))
+}
+
+async fn nothing_here(uri: Uri) -> Response {
+    let body = serde_json::json!({
+        "type": "https://ticker.dev/errors/not_found",
+        "title": "There is nothing here",
+        "status": 404,
+        "detail": format!("no resource {}; see the README for the paths, GET / for the page", uri.path()),
+        "code": "bad_request",
+    });
+    let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::NOT_FOUND, headers, body.to_string()).into_response()
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let body = serde_json::json!({
+        "type": "https://ticker.dev/errors/bad_request",
+        "title": "The method is not allowed here",
+        "status": 405,
+        "detail": format!("{} does not take {method}; most resources take only GET", uri.path()),
+        "code": "bad_request",
+    });
+    let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+    (StatusCode::METHOD_NOT_ALLOWED, headers, body.to_string()).into_response()
+}
+
+fn json(body: impl Into<Body>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    ];
+    (headers, body.into()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfVenue {
+    venue: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ListedInstrument {
+    venue: String,
+    symbol: String,
+    native: String,
+    tick_size: Option<String>,
+    lot_size: Option<String>,
+    channels: Vec<&'static str>,
+    status: Option<ListedStatus>,
+}
+
+#[derive(Serialize)]
+struct ListedStatus {
+    state: &'static str,
+    integrity: &'static str,
+    reason: Option<String>,
+    last_verified: Option<i64>,
+}
+
+async fn instruments(
+    State(web): State<Web>,
+    query: Result<Query<OfVenue>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Ok(Query(OfVenue { venue })) = query else {
+        return problem(&Refusal::new(Code::BadRequest, "the only parameter is `venue`, such as ?venue=kraken"));
+    };
+    let directory = web.directory.read().unwrap_or_else(PoisonError::into_inner);
+    let wanted = |i: &&ticker_market::Instrument| venue.as_deref().is_none_or(|v| i.venue == v);
+    let list: Vec<ListedInstrument> = directory
+        .catalogue
+        .instruments()
+        .filter(wanted)
+        .map(|i| ListedInstrument {
+            venue: i.venue.to_string(),
+            symbol: i.symbol.to_string(),
+            native: i.native.to_string(),
+            tick_size: i.tick_size.map(decimal::to_text),
+            lot_size: i.lot_size.map(decimal::to_text),
+            channels: i.topics().map(|t| t.channel.as_str()).collect(),
+            status: directory.statuses.get(&(i.venue.to_string(), i.symbol.to_string())).map(|s| ListedStatus {
+                state: s.state.as_str(),
+                integrity: s.integrity.as_str(),
+                reason: s.reason.as_ref().map(ToString::to_string),
+                last_verified: s.last_verified.map(ticker_market::Time::micros),
+            }),
+        })
+        .collect();
+    if let Some(venue) = venue.filter(|_| list.is_empty()) {
+        let message = format!("no instruments of a venue `{venue}`; GET /v1/venues lists the venues");
+        return problem(&Refusal::new(Code::UnknownTopic, message));
+    }
+    json(serde_json::json!({ "instruments": list }).to_string())
+}
+
+async fn venues(State(web): State<Web>) -> Response {
+    let directory = web.directory.read().unwrap_or_else(PoisonError::into_inner);
+    let mut venues: std::collections::BTreeMap<String, (u64, std::collections::BTreeMap<&str, u64>)> =
+        Default::default();
+    for instrument in directory.catalogue.instruments() {
+        let (count, states) = venues.entry(instrument.venue.to_string()).or_default();
+        *count += 1;
+        if let Some(status) = directory.statuses.get(&(instrument.venue.to_string(), instrument.symbol.to_string())) {
+            *states.entry(status.state.as_str()).or_default() += 1;
+        }
+    }
+    let list: Vec<_> = venues
+        .into_iter()
+        .map(|(venue, (instruments, states))| {
+            serde_json::json!({ "venue": venue, "instruments": instruments, "states": states })
+        })
+        .collect();
+    json(serde_json::json!({ "venues": list }).to_string())
+}
+
+/// Reads what is asked for, from the query and (for a stream that goes on) the header.
+fn asked(query: Option<String>, headers: &HeaderMap) -> Result<Params, Refusal> {
+    let mut params = params::parse(query.as_deref().unwrap_or(""))?;
+    if let Some(id) = headers.get("last-event-id").and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty()) {
+        params.subscribe.from = Some(id.to_owned());
+    }
+    Ok(params)
+}
+
+async fn ask(web: &Web, params: Params, wait: Duration) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let ask = Ask { subscribe: params.subscribe, wait, reply };
+    let gone = || problem(&Refusal::new(Code::Draining, "the edge is going away"));
+    if !web.shard().tell(Command::Ask(Box::new(ask))).await {
+        return gone();
+    }
+    match answer.await {
+        Ok(Ok(body)) => json(body),
+        Ok(Err(refusal)) => problem(&refusal),
+        Err(_) => gone(),
+    }
+}
+
+/// How long a snapshot may wait for its topics to come from the fanout.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+
+async fn snapshot(State(web): State<Web>, RawQuery(query): RawQuery) -> Response {
+    let mut params = match params::parse(query.as_deref().unwrap_or("")) {
+        Ok(params) => params,
+        Err(refusal) => return problem(&refusal),
+    };
+    for topic in &params.subscribe.topics {
+        let channel = topic.parse::<Pattern>().ok().and_then(|p| p.channel());
+        if let Some(channel) = channel.filter(|c| c.class() == Class::Event) {
+            let message = format!("`{channel}` has no snapshot: subscribe with `recent` to get past events");
+            return problem(&Refusal::new(Code::BadRequest, message));
+        }
+    }
+    (params.subscribe.from, params.subscribe.recent) = (None, None);
+    ask(&web, params, SNAPSHOT_WAIT).await
+}
+
+async fn poll(State(web): State<Web>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    match asked(query, &headers) {
+        Ok(params) => {
+            let wait = Duration::from_secs(params.wait_seconds);
+            ask(&web, params, wait).await
+        }
+        Err(refusal) => problem(&refusal),
+    }
+}
+
+async fn stream_events(State(web): State<Web>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let ndjson = accept.contains("application/x-ndjson");
+    let form = if ndjson { Form::Ndjson } else { Form::Sse };
+    let opened = match asked(query, &headers) {
+        Ok(params) => Pipe::open(web.shard(), form, Some(params.subscribe)).await,
+        Err(refusal) => Err(refusal),
+    };
+    let pipe = match opened {
+        Ok(pipe) => pipe,
+        Err(refusal) => return problem(&refusal),
+    };
+    let batches = stream::unfold(pipe, |mut pipe| async move {
+        let batch = pipe.next().await?;
+        let bytes = match &batch[..] {
+            [one] => one.bytes.clone(),
+            all => all.iter().map(|e| &e.bytes[..]).collect::<Vec<_>>().concat().into(),
+        };
+        Some((Ok::<Bytes, Infallible>(bytes), pipe))
+    });
+    let content_type = if ndjson { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    ];
+    (headers, Body::from_stream(batches)).into_response()
+}
+
+/// Whoever comes here did not come with a WebSocket handshake over HTTP/1.1: a shard would have kept it.
+async fn websocket() -> Response {
+    let message = "/v1/ws wants a WebSocket handshake over HTTP/1.1 (RFC 6455); over HTTP/2 use /v1/stream";
+    problem(&Refusal::new(Code::BadRequest, message))
+}

@@ -1,0 +1,336 @@
+//! The way to the fanout: one stream for the whole edge, with what its readers want.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use ticker_market::{Data, Instrument, Pattern, Status};
+use ticker_proto::v1::relay_client::RelayClient;
+use ticker_proto::v1::{self};
+use ticker_proto::{Frame, convert};
+use ticker_runtime::health::Component;
+use ticker_session::catalogue::Catalogue;
+use ticker_session::{Need, Page};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::command::{Command, ShardHandle, Upstream};
+use crate::follow::{Follow, FollowError};
+
+/// Largest message from a fanout, in bytes: it keeps its own below 1 MiB.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Backfills under way at once; more wait.
+const BACKFILLS_MAX: usize = 16;
+
+/// Delay before the stream is opened again: doubled each time, up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// A stream that says nothing for so long is dead: a fanout tells its progress every 100 ms.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What the edge itself follows: whether each instrument is live, for the lists.
+const OWN_INTEREST: &str = "status/*/*";
+
+/// All instruments, and whether they are live: what the lists show.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    pub(crate) catalogue: Catalogue,
+    pub(crate) statuses: HashMap<(String, String), Status>,
+}
+
+/// The directory, shared.
+pub(crate) type SharedDirectory = Arc<RwLock<Directory>>;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("the fanout ended the stream: {0}")]
+    Status(#[from] Box<tonic::Status>),
+    #[error("the fanout ended the stream without a word")]
+    End,
+    #[error("the fanout said nothing for {} s", SILENCE_MAX.as_secs())]
+    Silence,
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    #[error("a shard is gone")]
+    Shard,
+}
+
+/// The edge's side of the stream, across its lives.
+pub(crate) struct Link {
+    pub(crate) client: RelayClient<Channel>,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) needs: mpsc::UnboundedReceiver<(usize, Need)>,
+    pub(crate) directory: SharedDirectory,
+    pub(crate) linger: Duration,
+    /// How many shards want each pattern.
+    wants: HashMap<Pattern, u32>,
+    /// Patterns that no shard wants any more, and until when they are held all the same.
+    lingering: HashMap<Pattern, Instant>,
+    epoch: Option<Arc<str>>,
+    position: u64,
+    backfills: Arc<Semaphore>,
+}
+
+impl Link {
+    pub(crate) fn new(
+        channel: Channel,
+        shards: Vec<ShardHandle>,
+        needs: mpsc::UnboundedReceiver<(usize, Need)>,
+        directory: SharedDirectory,
+        linger: Duration,
+    ) -> Self {
+        Self {
+            client: RelayClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            shards,
+            needs,
+            directory,
+            linger,
+            wants: HashMap::new(),
+            lingering: HashMap::new(),
+            epoch: None,
+            position: 0,
+            backfills: Arc::new(Semaphore::new(BACKFILLS_MAX)),
+        }
+    }
+
+    /// Follows the fanout for as long as the future is polled.
+    pub(crate) async fn run(mut self, component: Component) {
+        let mut retry = RETRY_MIN;
+        component.set_waiting("no stream from the fanout yet");
+        loop {
+            let began = Instant::now();
+            let error = match self.follow(&component).await {
+                Ok(never) => match never {},
+                Err(error) => error,
+            };
+            metrics::gauge!("ticker_edge_upstream_connected").set(0.0);
+            metrics::counter!("ticker_edge_upstream_reconnects_total").increment(1);
+            if began.elapsed() > RETRY_MAX {
+                retry = RETRY_MIN;
+            }
+            component.set_waiting(format!("{error}; trying again"));
+            tracing::warn!(%error, retry_ms = retry.as_millis() as u64, "the stream from the fanout ended");
+            // Spread over half the delay, so that many edges do not come back at once.
+            let delay = retry.mul_f64(0.5 + fastrand::f64() / 2.0);
+            let until = Instant::now() + delay;
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => break,
+                    Some((shard, need)) = self.needs.recv() => {
+                        // What is wanted is asked for when the stream opens.
+                        self.take_need(shard, need, &mut Vec::new(), &mut Vec::new());
+                    }
+                }
+            }
+            retry = (retry * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn follow(&mut self, component: &Component) -> Result<std::convert::Infallible, StreamError> {
+        let name = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let cursor = self.epoch.as_ref().map(|e| format!("{e}-{}", self.position)).unwrap_or_default();
+        let mut interest = vec![OWN_INTEREST.to_owned()];
+        interest.extend(self.wants.keys().chain(self.lingering.keys()).map(Pattern::to_string));
+        let request = v1::FollowRequest { stream: name.clone(), interest, cursor };
+        let mut stream = self.client.follow(request).await.map_err(Box::new)?.into_inner();
+        let (changes, wanted) = mpsc::unbounded_channel();
+        let set_interest = tokio::spawn(set_interest(self.client.clone(), name, wanted));
+        let result = self.steps(&mut stream, &changes, component).await;
+        set_interest.abort();
+        result
+    }
+
+    async fn steps(
+        &mut self,
+        stream: &mut tonic::Streaming<v1::FollowResponse>,
+        changes: &mpsc::UnboundedSender<(Vec<String>, Vec<String>)>,
+        component: &Component,
+    ) -> Result<std::convert::Infallible, StreamError> {
+        let mut follow = Follow::default();
+        let mut out = Vec::new();
+        let mut sweep = tokio::time::interval(Duration::from_secs(1));
+        let lag = metrics::histogram!("ticker_edge_upstream_lag_seconds");
+        let events_total = metrics::counter!("ticker_edge_upstream_events_total");
+        let position = metrics::gauge!("ticker_edge_position");
+        loop {
+            tokio::select! {
+                // What came is passed on before anything else is asked for.
+                biased;
+                message = tokio::time::timeout(SILENCE_MAX, stream.message()) => {
+                    let message = message.map_err(|_| StreamError::Silence)?.map_err(Box::new)?.ok_or(StreamError::End)?;
+                    let Some(step) = message.step else { continue };
+                    follow.step(step, &mut out)?;
+                    for told in out.drain(..) {
+                        match &told {
+                            Upstream::Opened { epoch, resumed, .. } => {
+                                self.epoch = Some(Arc::clone(epoch));
+                                metrics::gauge!("ticker_edge_upstream_connected").set(1.0);
+                                tracing::info!(%epoch, resumed, "following the fanout");
+                            }
+                            Upstream::Instruments(_) => component.set_ready(),
+                            Upstream::Events { frames, .. } => {
+                                events_total.increment(frames.len() as u64);
+                                if let Some(first) = frames.first() {
+                                    let nanos = ticker_runtime::clock::now_nanos() - first.event.published.0;
+                                    lag.record(nanos.max(0) as f64 / 1e9);
+                                }
+                            }
+                            _ => {}
+                        }
+                        self.note(&told);
+                        for shard in &self.shards {
+                            if !shard.tell(Command::Upstream(told.clone())).await {
+                                return Err(StreamError::Shard);
+                            }
+                        }
+                    }
+                    self.position = follow.position;
+                    position.set(self.position as f64);
+                }
+                Some((shard, need)) = self.needs.recv() => {
+                    let (mut add, mut remove) = (Vec::new(), Vec::new());
+                    self.take_need(shard, need, &mut add, &mut remove);
+                    while let Ok((shard, need)) = self.needs.try_recv() {
+                        self.take_need(shard, need, &mut add, &mut remove);
+                    }
+                    if !add.is_empty() || !remove.is_empty() {
+                        let _ = changes.send((add, remove));
+                    }
+                }
+                _ = sweep.tick() => {
+                    let now = Instant::now();
+                    let over: Vec<Pattern> =
+                        self.lingering.iter().filter(|(_, until)| **until <= now).map(|(p, _)| p.clone()).collect();
+                    if !over.is_empty() {
+                        self.lingering.retain(|_, until| *until > now);
+                        let _ = changes.send((Vec::new(), over.iter().map(Pattern::to_string).collect()));
+                    }
+                    metrics::gauge!("ticker_edge_interest").set(self.wants.len() as f64);
+                    metrics::gauge!("ticker_edge_interest_lingering").set(self.lingering.len() as f64);
+                }
+            }
+        }
+    }
+
+    fn take_need(&mut self, shard: usize, need: Need, add: &mut Vec<String>, _remove: &mut Vec<String>) {
+        match need {
+            Need::Want(pattern) => {
+                let held = self.lingering.remove(&pattern).is_some();
+                let count = self.wants.entry(pattern.clone()).or_insert(0);
+                *count += 1;
+                if *count == 1 && !held {
+                    add.push(pattern.to_string());
+                }
+            }
+            Need::Unwant(pattern) => {
+                if let Some(count) = self.wants.get_mut(&pattern) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.wants.remove(&pattern);
+                        self.lingering.insert(pattern, Instant::now() + self.linger);
+                    }
+                }
+            }
+            Need::Backfill { ticket, topics, from, recent, limit } => {
+                let request = v1::BackfillRequest {
+                    topics: topics.iter().map(|t| t.to_string()).collect(),
+                    from: from.unwrap_or_default(),
+                    recent,
+                    limit,
+                };
+                let (mut client, shard) = (self.client.clone(), self.shards[shard].clone());
+                let permits = Arc::clone(&self.backfills);
+                metrics::counter!("ticker_edge_backfills_total").increment(1);
+                tokio::spawn(async move {
+                    let _permit = permits.acquire_owned().await;
+                    let page = match client.backfill(request).await {
+                        Ok(answer) => page_of(answer.into_inner(), &topics),
+                        Err(status) => Err(status.message().to_owned()),
+                    };
+                    shard.tell(Command::Backfilled { ticket, page }).await;
+                });
+            }
+        }
+    }
+
+    /// Keeps the directory.
+    fn note(&self, told: &Upstream) {
+        let lock = || self.directory.write().unwrap_or_else(PoisonError::into_inner);
+        let status = |directory: &mut Directory, frame: &Frame| {
+            if let Data::Status(status) = &frame.event.data {
+                let topic = &frame.event.topic;
+                directory.statuses.insert((topic.venue.to_string(), topic.symbol.to_string()), status.clone());
+            }
+        };
+        match told {
+            Upstream::Opened { resumed: false, .. } => *lock() = Directory::default(),
+            Upstream::Instruments(all) => {
+                let mut directory = lock();
+                for instrument in all.iter() {
+                    directory.catalogue.insert(Instrument::clone(instrument));
+                }
+            }
+            Upstream::Added { topics, .. } => {
+                let mut directory = lock();
+                topics.iter().filter_map(|(_, _, frame)| frame.as_ref()).for_each(|f| status(&mut directory, f));
+            }
+            Upstream::Events { frames, .. } if frames.iter().any(|f| matches!(f.event.data, Data::Status(_))) => {
+                let mut directory = lock();
+                frames.iter().for_each(|f| status(&mut directory, f));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Tells the fanout what the stream is to carry, one change after the other.
+async fn set_interest(
+    mut client: RelayClient<Channel>,
+    stream: String,
+    mut changes: mpsc::UnboundedReceiver<(Vec<String>, Vec<String>)>,
+) {
+    while let Some((mut add, mut remove)) = changes.recv().await {
+        while let Ok((more, less)) = changes.try_recv() {
+            add.extend(more);
+            remove.extend(less);
+        }
+        let request = v1::SetInterestRequest { stream: stream.clone(), add, remove };
+        if let Err(status) = client.set_interest(request).await {
+            // The stream's own end follows, and its next life asks for everything again.
+            tracing::warn!(error = %status.message(), "the fanout did not take a change of interest");
+        }
+    }
+}
+
+fn page_of(answer: v1::BackfillResponse, topics: &[Arc<ticker_market::Topic>]) -> Result<Page, String> {
+    let through: ticker_market::Cursor =
+        answer.through.parse().map_err(|e: ticker_market::CursorError| e.to_string())?;
+    let epoch: Arc<str> = through.epoch.as_str().into();
+    let find = |name: &str| topics.iter().find(|t| t.to_string() == name).cloned();
+    let mut page = Page { through: through.seq, ..Page::default() };
+    page.expired = answer.expired.iter().filter_map(|t| find(t)).collect();
+    let mut parts: Option<ticker_market::Event> = None;
+    for wire in answer.events {
+        let topic = find(&wire.topic).ok_or_else(|| format!("an event of {}, which was not asked for", wire.topic))?;
+        let (part, of) = (wire.part, wire.parts);
+        let mut event = convert::event_from_wire(topic, wire).map_err(|e| e.to_string())?;
+        if part > 1
+            && let Some(mut before) = parts.take()
+            && let (Data::Book(all), Data::Book(more)) = (&mut before.data, &mut event.data)
+        {
+            all.bids.append(&mut more.bids);
+            all.asks.append(&mut more.asks);
+            event = before;
+        }
+        if part < of {
+            parts = Some(event);
+        } else {
+            page.frames.push(Arc::new(Frame::new(event, Arc::clone(&epoch))));
+        }
+    }
+    Ok(page)
+}
