@@ -4,9 +4,10 @@
 //! fuzzer) tells it what happened ([`Adapter::opened`], [`Adapter::frame`], [`Adapter::response`], …) and does what it
 //! asks for in [`Out`]. Time is an argument everywhere, so a recording decodes the same today as on the day it was made.
 //!
-//! Layout: one file a venue ([`coinbase`], [`kraken`], [`binance`]); [`synthetic`], a simulated market; [`recording`],
-//! the format of raw recordings; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows
-//! from it, its status.
+//! Layout: one file a venue ([`coinbase`], [`kraken`], [`binance`]; their wire forms beside them); [`synthetic`], a
+//! simulated market; [`recording`], the format of raw recordings; [`keeper`], what every adapter keeps of an instrument:
+//! its book, the quote that follows from it, its status; [`resync`], when to ask for a book again; [`trades`], which
+//! trades were seen.
 //!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
@@ -15,7 +16,15 @@ pub mod coinbase;
 pub mod keeper;
 pub mod kraken;
 pub mod recording;
+pub mod resync;
+#[cfg(test)]
+mod rig;
+mod roster;
 pub mod synthetic;
+pub mod trades;
+mod wire;
+
+pub use roster::INSTRUMENTS_MAX;
 
 use std::time::Duration;
 
@@ -98,7 +107,8 @@ pub const REPORT_BYTES: usize = 200;
 /// What came out of an adapter. One is used again and again, so that its vectors keep their capacity.
 #[derive(Default, Debug)]
 pub struct Out {
-    /// Instruments, to be known before the updates that name their numbers.
+    /// Instruments, to be known before the updates that name their numbers. One that comes again with the same number
+    /// replaces what was said of it: its tick or lot size became known.
     pub instruments: Vec<(u32, Instrument)>,
     /// Events, in order.
     pub updates: Vec<Update>,
@@ -159,7 +169,8 @@ pub trait Adapter: Send {
     /// A connection is gone: what came by it can no longer be trusted. `reason` is a short stable word.
     fn closed(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out);
 
-    /// The owner found a connection mute for [`Rules::silence_max`].
+    /// The owner found a connection mute for [`Rules::silence_max`]: its instruments are stale, and the adapter asks for
+    /// [`Command::Reconnect`].
     fn silent(&mut self, conn: Conn, now: Time, out: &mut Out);
 
     /// When [`Adapter::timer`] wants to be called next.

@@ -1,1 +1,60 @@
-fn main() {}
+//! The one binary: `ticker up` runs everything in one process, `ingest`, `fanout` and `edge` one service each, `tail` prints
+//! live events. Main configures, builds and drains; what a service does is in its crate.
+
+mod cli;
+mod output;
+mod pipe;
+mod services;
+mod settings;
+mod status;
+mod tail;
+mod up;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+/// Exit code of what cannot be done as it was asked, as clap's own.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match start(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Up(args) => up::run(args).await,
+            Command::Ingest(args) => services::ingest(args).await,
+            Command::Fanout(args) => services::fanout(args).await,
+            Command::Edge(args) => services::edge(args).await,
+            Command::Tail(args) => tail::run(args).await,
+            Command::Record(_) => {
+                Ok(not_implemented("ticker record", "ticker up --replay PATH plays recordings that exist"))
+            }
+            Command::Replay(_) => Ok(not_implemented("ticker replay", "use ticker up --replay PATH")),
+            Command::Venue(_) => Ok(not_implemented("ticker venue", "use ticker up --synthetic N")),
+        }
+    })
+}
+
+/// Says that something comes later, and what to use today.
+fn not_implemented(what: &str, instead: &str) -> ExitCode {
+    say(&format!("error: not_implemented: {what} comes with a later version; {instead}"));
+    ExitCode::from(USAGE)
+}
+
+/// A line for the person who started us.
+fn say(text: &str) {
+    // If even stderr is gone there is nobody left to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -171,7 +171,6 @@ impl Link {
                                 metrics::gauge!("ticker_edge_upstream_connected").set(1.0);
                                 tracing::info!(%epoch, resumed, "following the fanout");
                             }
-                            Upstream::Instruments(_) => component.set_ready(),
                             Upstream::Events { frames, .. } => {
                                 events_total.increment(frames.len() as u64);
                                 if let Some(first) = frames.first() {
@@ -186,6 +185,9 @@ impl Link {
                             if !shard.tell(Command::Upstream(told.clone())).await {
                                 return Err(StreamError::Shard);
                             }
+                        }
+                        if matches!(told, Upstream::Opened { .. }) {
+                            component.set_ready();
                         }
                     }
                     self.position = follow.position;

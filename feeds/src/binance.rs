@@ -1,0 +1,519 @@
+//! Binance spot (developers.binance.com/docs/binance-spot-api-docs/web-socket-streams).
+//!
+//! The subscription is in the URL. A book is a REST snapshot and the differences that continue it (see
+//! [`DIFFS_BUFFERED_MAX`]); a gap concerns one symbol alone, whose snapshot is fetched again. Levels outside the
+//! snapshot are unknown to it until they change.
+
+mod depth;
+mod symbols;
+mod wire;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use compact_str::{CompactString, ToCompactString, format_compact};
+use hashbrown::HashMap;
+use serde_json::value::RawValue;
+use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
+
+pub use self::depth::{DIFFS_BUFFERED_MAX, LEVELS_BUFFERED_MAX};
+pub use self::symbols::QUOTE_ASSETS;
+
+use self::depth::{DepthSync, Diff, Misfit, Step};
+use self::symbols::{by_suffix, native, query};
+use self::wire::{
+    AggTrade, BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Head, Refusal, SymbolInfo, WireTrade,
+};
+use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
+use crate::resync::Resync;
+use crate::roster::{INSTRUMENTS_MAX, Roster, Steps};
+use crate::wire::{Quoted, is_object, side_of_quote, undecodable};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+
+/// Snapshots fetched in any minute, at most: one with 5000 levels weighs 250 of the 6000 that an address has a minute.
+pub const SNAPSHOTS_PER_MINUTE_MAX: usize = 20;
+
+/// Levels a side in a fetched snapshot: the most that the venue gives.
+pub const SNAPSHOT_LEVELS: usize = 5_000;
+
+/// A quiet symbol's snapshot is fetched so many milliseconds after the connection opened; others at their first
+/// difference.
+pub const SNAPSHOT_DELAY_MS: i64 = 1_000;
+
+/// Symbols on one connection: three streams each, of the 1024 that it may have.
+pub const SYMBOLS_MAX: usize = 341;
+
+/// Symbols of `exchangeInfo` that are remembered.
+pub const SYMBOLS_KNOWN_MAX: usize = 20_000;
+
+/// The decoder of Binance's spot market.
+#[derive(Debug)]
+pub struct Binance {
+    roster: Roster,
+    /// What only Binance keeps of an instrument, by its number.
+    own: Vec<Own>,
+    /// What `exchangeInfo` says of a name, or (without steps) what we were asked for under it.
+    known: HashMap<CompactString, (CompactString, Steps)>,
+    /// Times of the snapshots fetched in the last minute.
+    fetched: VecDeque<Time>,
+    list: Resync,
+    /// The connection that was opened last.
+    newest: Option<Conn>,
+}
+
+#[derive(Clone, Default, Debug)]
+struct Own {
+    sync: DepthSync,
+    trades: TradeStream,
+    /// `u` of the last `bookTicker`: while one connection replaces another, both deliver.
+    ticker_update: u64,
+}
+
+/// Which stream an instrument's trades come from; both together would tell each trade twice.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum TradeStream {
+    #[default]
+    Unknown,
+    Trade,
+    Aggregate,
+}
+
+impl Binance {
+    /// For these symbols in normal form; none for whatever comes.
+    pub fn new(symbols: &[String]) -> Self {
+        let ways = Ways { integrity: Integrity::Sequenced, quotes: QuoteSource::Ticker };
+        let roster = Roster::new("binance", ways, symbols);
+        let asked_for = |symbol: &CompactString| (native(symbol), (symbol.clone(), Steps::default()));
+        Self {
+            known: roster.wanted().iter().map(asked_for).collect(),
+            roster,
+            own: Vec::new(),
+            fetched: VecDeque::new(),
+            list: Resync::default(),
+            newest: None,
+        }
+    }
+
+    /// The book of an instrument, by the venue's own name, while it is live.
+    pub fn book(&self, native: &str) -> Option<&Book> {
+        self.roster.iter().find(|k| k.instrument().native == native && k.is_live()).map(|k| k.book())
+    }
+
+    fn keep(&mut self, native: &str, out: &mut Out) -> Option<(&mut Keeper, &mut Own)> {
+        let describe = || self.known.get(native).cloned().unwrap_or_else(|| (by_suffix(native), Steps::default()));
+        let keeper = self.roster.keep(native, describe, out)?;
+        let number = keeper.number() as usize;
+        if self.own.len() <= number {
+            self.own.resize(number + 1, Own::default());
+        }
+        Some((keeper, &mut self.own[number]))
+    }
+
+    fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
+        let raw: &RawValue;
+        let payload = match envelope.data {
+            Some(data) => data.get(),
+            None => {
+                raw = serde_json::from_slice(bytes)?;
+                raw.get()
+            }
+        };
+        let stream = envelope.stream.split_once('@').map_or("", |(_, stream)| stream);
+        match (stream, &*envelope.e) {
+            ("depth" | "depth@100ms", _) | ("", "depthUpdate") => {
+                self.depth(conn, serde_json::from_str(payload)?, recv, out);
+            }
+            ("bookTicker", _) => self.book_ticker(conn, &serde_json::from_str(payload)?, recv, out),
+            ("trade", _) | ("", "trade") => {
+                let trade: WireTrade<'_> = serde_json::from_str(payload)?;
+                self.trade(
+                    conn,
+                    TradeStream::Trade,
+                    &trade.s,
+                    trade.t,
+                    told(trade.t, trade.p, trade.q, trade.m),
+                    trade.trade_ms,
+                    recv,
+                    out,
+                );
+            }
+            ("aggTrade", _) | ("", "aggTrade") => {
+                let trade: AggTrade<'_> = serde_json::from_str(payload)?;
+                self.trade(
+                    conn,
+                    TradeStream::Aggregate,
+                    &trade.s,
+                    trade.a,
+                    told(trade.a, trade.p, trade.q, trade.m),
+                    trade.trade_ms,
+                    recv,
+                    out,
+                );
+            }
+            _ => self.other(conn, &envelope, payload, recv, out)?,
+        }
+        Ok(())
+    }
+
+    /// Frames that are neither of the market-data streams that we read.
+    fn other(
+        &mut self,
+        conn: Conn,
+        envelope: &Envelope<'_>,
+        payload: &str,
+        recv: Time,
+        out: &mut Out,
+    ) -> Result<(), serde_json::Error> {
+        if let Some(error) = &envelope.error {
+            let detail = format!("{}: {}", error.code, error.msg);
+            out.reports.push(Report { fault: Fault::Refused, native: None, detail });
+            return Ok(());
+        }
+        let head: Head<'_> = serde_json::from_str(payload)?;
+        if head.e == "serverShutdown" {
+            out.commands.push(Command::Reconnect(conn, "server_shutdown"));
+        } else if head.e.is_empty()
+            && envelope.stream.is_empty()
+            && let Ok(ticker) = serde_json::from_str::<BookTicker<'_>>(payload)
+        {
+            // A raw stream's bookTicker names no event.
+            self.book_ticker(conn, &ticker, recv, out);
+        }
+        Ok(())
+    }
+
+    fn depth(&mut self, conn: Conn, update: DepthUpdate<'_>, recv: Time, out: &mut Out) {
+        let newest = self.newest == Some(conn);
+        let Some((keeper, own)) = self.keep(&update.s, out) else { return };
+        keeper.with_book();
+        keeper.heard(conn, recv, out);
+        let ts = Some(Time::from_millis(update.event_ms));
+        let levels = Levels { bids: update.b.0, asks: update.a.0, ..Levels::default() };
+        let diff = Diff { first: update.first, last: update.last, levels, ts };
+        // While one connection replaces another both deliver, and what the other one told already is old. The newer one
+        // has the book as soon as its differences reach what the book has.
+        match own.sync.diff(diff) {
+            Step::Old if newest => keeper.adopt(conn),
+            Step::Old => {}
+            Step::Apply(diff) => {
+                if newest {
+                    keeper.adopt(conn);
+                }
+                if !keeper.update(&diff.levels, |_| Ok(()), Stamp { ts, recv }, out) {
+                    own.sync.reset();
+                }
+            }
+            Step::Buffered => {
+                if !keeper.resync.is_asked() {
+                    keeper.resync.request(recv);
+                }
+            }
+            Step::Gap { expected, first } => {
+                let detail = format!("update {first} came, {expected} was expected");
+                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp { ts, recv }, out);
+            }
+        }
+        self.fetch_due(recv, out);
+    }
+
+    fn book_ticker(&mut self, conn: Conn, ticker: &BookTicker<'_>, recv: Time, out: &mut Out) {
+        let Some((keeper, own)) = self.keep(&ticker.s, out) else { return };
+        keeper.heard(conn, recv, out);
+        if ticker.u < own.ticker_update {
+            return;
+        }
+        own.ticker_update = ticker.u;
+        let bid = side_of_quote(ticker.bid.0, ticker.bid_size.0);
+        let ask = side_of_quote(ticker.ask.0, ticker.ask_size.0);
+        // The stream gives no time.
+        keeper.ticker(bid, ask, Stamp { ts: None, recv }, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of two streams that differ in their names only")]
+    fn trade(
+        &mut self,
+        conn: Conn,
+        stream: TradeStream,
+        native: &str,
+        id: u64,
+        trade: Trade,
+        trade_ms: i64,
+        recv: Time,
+        out: &mut Out,
+    ) {
+        let Some((keeper, own)) = self.keep(native, out) else { return };
+        keeper.heard(conn, recv, out);
+        match (own.trades, stream) {
+            (TradeStream::Trade, TradeStream::Aggregate) => return,
+            (TradeStream::Aggregate, TradeStream::Trade) => keeper.forget_trades(),
+            _ => {}
+        }
+        own.trades = stream;
+        keeper.trade(id, trade, Stamp { ts: Some(Time::from_millis(trade_ms)), recv }, out);
+    }
+
+    fn snapshot(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
+        let Ok(snapshot) = serde_json::from_slice::<DepthSnapshot>(body) else {
+            return self.refused(url, body, out);
+        };
+        // Recordings may not know the URL; it is clear whose snapshot it is where only one book waits for one.
+        let native: Option<CompactString> = query(url, "symbol").map(CompactString::from).or_else(|| {
+            let mut waiting = self.roster.iter().filter(|k| {
+                self.own.get(k.number() as usize).is_some_and(|own| own.sync.is_buffering() && !own.sync.is_synced())
+            });
+            let first = waiting.next()?.instrument().native.clone();
+            waiting.next().is_none().then_some(first)
+        });
+        let Some((keeper, own)) = native.and_then(|native| self.keep(&native, out)) else { return };
+        if own.sync.is_synced() || keeper.is_stale() {
+            // An answer to a question asked twice, or one that came too late.
+            return;
+        }
+        let conn = keeper.owner().unwrap_or(Conn(0));
+        match own.sync.snapshot(snapshot.id) {
+            Ok(diffs) => {
+                let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
+                let mut book = Book::new();
+                let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
+                let ts = diffs.last().and_then(|d| d.ts);
+                let stamp = Stamp { ts, recv };
+                let live = match applied {
+                    Ok(()) => keeper.snapshot_book(conn, book, stamp, out),
+                    Err(error) => {
+                        keeper.fault(error.into(), stamp, out);
+                        false
+                    }
+                };
+                if !live {
+                    own.sync.reset();
+                }
+            }
+            Err(Misfit::TooOld { .. }) => keeper.resync.request(recv),
+            Err(Misfit::Hole { expected, first }) => {
+                let detail = format!("update {first} came, {expected} was expected");
+                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(recv), out);
+            }
+        }
+        self.fetch_due(recv, out);
+    }
+
+    fn exchange_info(&mut self, body: &[u8], recv: Time, out: &mut Out) {
+        let Ok(info) = serde_json::from_slice::<ExchangeInfo<'_>>(body) else {
+            return self.refused("exchangeInfo", body, out);
+        };
+        self.list.done();
+        for symbol in &info.symbols {
+            let normal = format_compact!("{}-{}", symbol.base, symbol.quote);
+            if !self.roster.wants(&normal) {
+                continue;
+            }
+            let steps = steps(symbol);
+            if self.known.len() < SYMBOLS_KNOWN_MAX || self.known.contains_key(&*symbol.symbol) {
+                self.known.insert(symbol.symbol.to_compact_string(), (normal, steps));
+            }
+            if let Some(keeper) = self.roster.by_native(&symbol.symbol) {
+                keeper.describe(steps.tick, steps.lot, out);
+                let halted = matches!(&*symbol.status, "HALT" | "BREAK");
+                keeper.halt(halted.then_some("halt"), recv, out);
+            }
+        }
+    }
+
+    fn refused(&self, url: &str, body: &[u8], out: &mut Out) {
+        let native = query(url, "symbol").map(str::to_owned);
+        match serde_json::from_slice::<Refusal>(body) {
+            Ok(refusal) => {
+                let detail = format!("{}: {}", refusal.code, refusal.msg);
+                out.reports.push(Report { fault: Fault::Refused, native, detail });
+            }
+            Err(_) => undecodable(body, out),
+        }
+    }
+
+    /// Fetches the snapshots that are due, as far as the venue's limit allows.
+    fn fetch_due(&mut self, now: Time, out: &mut Out) {
+        let mut fetched = std::mem::take(&mut self.fetched);
+        while fetched.front().is_some_and(|at| now.since(*at) >= 60_000_000_000) {
+            fetched.pop_front();
+        }
+        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
+            if fetched.len() >= SNAPSHOTS_PER_MINUTE_MAX {
+                break;
+            }
+            fetched.push_back(now);
+            keeper.resync.asked(now);
+            let symbol = &keeper.instrument().native;
+            out.commands.push(Command::Fetch(format!(
+                "https://api.binance.com/api/v3/depth?symbol={symbol}&limit={SNAPSHOT_LEVELS}"
+            )));
+        }
+        self.fetched = fetched;
+    }
+
+    /// Learns from a connection's URL which streams it carries: `…/stream?streams=btcusdt@trade/btcusdt@depth@100ms`.
+    fn streams(&mut self, conn: Conn, url: &str, now: Time, out: &mut Out) {
+        let Some(list) = query(url, "streams") else { return };
+        let mut symbols: Vec<(CompactString, [bool; 3])> = Vec::new();
+        for stream in list.split('/').take(INSTRUMENTS_MAX) {
+            let Some((name, stream)) = stream.split_once('@') else { continue };
+            let native: CompactString = name.chars().map(|c| c.to_ascii_uppercase()).collect();
+            let at = symbols.iter().position(|(n, _)| *n == native).unwrap_or_else(|| {
+                symbols.push((native, [false; 3]));
+                symbols.len() - 1
+            });
+            let [depth, trade, aggregate] = &mut symbols[at].1;
+            match stream {
+                "trade" => *trade = true,
+                "aggTrade" => *aggregate = true,
+                _ if stream.starts_with("depth") => *depth = true,
+                _ => {}
+            }
+        }
+        for (native, [depth, trade, aggregate]) in symbols {
+            let Some((keeper, own)) = self.keep(&native, out) else { continue };
+            own.trades = match (trade, aggregate) {
+                (true, _) => TradeStream::Trade,
+                (_, true) => TradeStream::Aggregate,
+                _ => own.trades,
+            };
+            if depth {
+                keeper.with_book();
+                keeper.opened(conn, now, out);
+                if !keeper.is_live() {
+                    keeper.resync.expect(now.plus_millis(SNAPSHOT_DELAY_MS));
+                }
+            } else {
+                keeper.without_book();
+                keeper.opened(conn, now, out);
+            }
+        }
+    }
+}
+
+impl Adapter for Binance {
+    fn rules(&self) -> Rules {
+        let symbols = || self.roster.wanted().iter().take(SYMBOLS_MAX).map(|s| native(s));
+        let streams: Vec<String> = symbols()
+            .map(|s| s.to_ascii_lowercase())
+            .flat_map(|s| ["bookTicker", "trade", "depth@100ms"].map(|stream| format!("{s}@{stream}")))
+            .collect();
+        // The whole list is tens of megabytes; a few symbols are asked for by name.
+        let instruments_url = match self.roster.wanted().len() {
+            0 => None,
+            1..=100 => {
+                let list: Vec<String> = symbols().map(|s| format!("%22{s}%22")).collect();
+                Some(format!("https://api.binance.com/api/v3/exchangeInfo?symbols=%5B{}%5D", list.join(",")))
+            }
+            _ => Some("https://api.binance.com/api/v3/exchangeInfo?permissions=SPOT".to_owned()),
+        };
+        Rules {
+            venue: "binance",
+            websocket_url: format!("wss://stream.binance.com:9443/stream?streams={}", streams.join("/")),
+            instruments_url,
+            // No heartbeat in band, and the venue's pings come every 20 seconds: a quiet pair is not a mute connection.
+            silence_max: Duration::from_secs(60),
+            ping_text: None,
+            ping_every: Duration::from_secs(60),
+            // Cut at 24 hours.
+            age_max: Some(Duration::from_secs(23 * 3_600 + 1_800)),
+            sends_per_second_max: 5,
+        }
+    }
+
+    fn opened(&mut self, conn: Conn, url: &str, now: Time, out: &mut Out) {
+        self.roster.report_unusable(out);
+        for symbol in self.roster.wanted().iter().skip(SYMBOLS_MAX) {
+            let detail = format!("more than {SYMBOLS_MAX} symbols on one connection");
+            out.reports.push(Report { fault: Fault::Refused, native: Some(symbol.to_string()), detail });
+        }
+        self.newest = Some(conn);
+        self.streams(conn, url, now, out);
+    }
+
+    fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
+        if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
+            undecodable(bytes, out);
+        }
+    }
+
+    fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
+        if url.contains("exchangeInfo") {
+            self.exchange_info(body, recv, out);
+        } else {
+            self.snapshot(url, body, recv, out);
+        }
+    }
+
+    fn failed(&mut self, url: &str, now: Time, _out: &mut Out) {
+        if url.contains("exchangeInfo") {
+            self.list.request(now);
+            self.list.asked(now);
+        } else if let Some(keeper) = query(url, "symbol").and_then(|native| self.roster.by_native(native))
+            && !keeper.is_live()
+        {
+            keeper.resync.request(now);
+        }
+    }
+
+    fn closed(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out) {
+        for keeper in self.roster.iter_mut().filter(|k| k.owner() == Some(conn)) {
+            if let Some(own) = self.own.get_mut(keeper.number() as usize) {
+                own.sync.reset();
+            }
+        }
+        self.roster.lost(conn, reason, now, out);
+    }
+
+    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        self.closed(conn, "silent", now, out);
+        out.commands.push(Command::Reconnect(conn, "silent"));
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        let snapshot = self.roster.next_resync().map(|at| match self.fetched.front() {
+            Some(first) if self.fetched.len() >= SNAPSHOTS_PER_MINUTE_MAX => at.max(first.plus_millis(60_000)),
+            _ => at,
+        });
+        snapshot.into_iter().chain(self.list.at()).min()
+    }
+
+    fn timer(&mut self, now: Time, out: &mut Out) {
+        self.fetch_due(now, out);
+        if self.list.is_due(now) {
+            self.list.asked(now);
+            out.commands.extend(self.rules().instruments_url.map(Command::Fetch));
+        }
+    }
+
+    fn retell(&self, now: Time, out: &mut Out) {
+        self.roster.retell(now, out);
+    }
+
+    fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
+        self.list.done();
+        self.roster.end(reason, now, out);
+    }
+}
+
+fn told(id: u64, price: Quoted, size: Quoted, buyer_is_maker: bool) -> Trade {
+    Trade {
+        price: price.0,
+        size: size.0,
+        side: Some(if buyer_is_maker { Side::Sell } else { Side::Buy }),
+        trade_id: id.to_compact_string(),
+        reference: None,
+    }
+}
+
+fn steps(symbol: &SymbolInfo<'_>) -> Steps {
+    let filter = |kind: &str| symbol.filters.iter().find(|f| f.kind == kind);
+    Steps {
+        tick: filter("PRICE_FILTER").and_then(|f| f.tick).map(|n| n.0),
+        lot: filter("LOT_SIZE").and_then(|f| f.step).map(|n| n.0),
+    }
+}
+
+#[cfg(test)]
+#[path = "binance/tests.rs"]
+mod tests;

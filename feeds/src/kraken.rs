@@ -1,0 +1,411 @@
+//! Kraken spot, WebSocket v2 (docs.kraken.com/api/docs/websocket-v2/book, /trade, /ticker, /instrument).
+//!
+//! Every book frame carries a CRC-32 over its ten best levels, after the change and after truncation to the subscribed
+//! depth; a book whose checksum differs is subscribed anew, alone. The checksum is blind below ten levels, so deeper
+//! books are subscribed anew now and then even while it matches ([`REFRESH_EVERY_MS`]).
+
+mod wire;
+
+use std::time::Duration;
+
+use compact_str::{CompactString, ToCompactString, format_compact};
+use hashbrown::HashMap;
+use ticker_market::{Book, Decimal, Integrity, Levels, Side, Time, Trade};
+
+use self::wire::{Ack, BookFrame, Envelope, Instruments, SystemStatus, Ticker, WireTrade, levels};
+use crate::keeper::{QuoteSource, Stamp, Ways, Wrong};
+use crate::resync::RESYNC_ANSWER_MAX_MS;
+use crate::roster::{Roster, Steps};
+use crate::wire::{is_object, side_of_quote, undecodable};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+
+/// Levels a side that are subscribed to when live.
+pub const DEPTH: usize = 25;
+
+/// Levels a side where the venue did not say: the default of its `book` channel.
+pub const DEPTH_DEFAULT: usize = 10;
+
+/// The depths that the `book` channel has.
+pub const DEPTHS: [usize; 5] = [10, 25, 100, 500, 1_000];
+
+/// Levels a side that the checksum covers.
+pub const CHECKSUM_LEVELS: usize = 10;
+
+/// Each live book deeper than [`CHECKSUM_LEVELS`] is subscribed anew so often, in milliseconds.
+pub const REFRESH_EVERY_MS: i64 = 15 * 60_000;
+
+/// A book that was unsubscribed by somebody counts as wrong if no snapshot comes for so many milliseconds.
+pub const RENEWAL_MAX_MS: i64 = 5_000;
+
+/// Symbols in one subscription.
+pub const SYMBOLS_PER_SUBSCRIPTION_MAX: usize = 200;
+
+/// Pairs of the `instrument` channel that are remembered.
+pub const PAIRS_MAX: usize = 20_000;
+
+/// Where the WebSocket is.
+pub const WEBSOCKET_URL: &str = "wss://ws.kraken.com/v2";
+
+/// Kraken's decoder.
+#[derive(Debug)]
+pub struct Kraken {
+    roster: Roster,
+    pairs: HashMap<CompactString, Steps>,
+    /// The matching engine's state, if it is not `online`.
+    halt: Option<CompactString>,
+    refresh_at: Option<Time>,
+    refresh_next: usize,
+}
+
+impl Kraken {
+    /// For these symbols in normal form; none for whatever comes.
+    pub fn new(symbols: &[String]) -> Self {
+        let ways = Ways { integrity: Integrity::Verified, quotes: QuoteSource::Ticker };
+        Self {
+            roster: Roster::new("kraken", ways, symbols),
+            pairs: HashMap::new(),
+            halt: None,
+            refresh_at: None,
+            refresh_next: 0,
+        }
+    }
+
+    /// The book of an instrument, by the venue's own name, while it is live.
+    pub fn book(&self, native: &str) -> Option<&Book> {
+        self.roster.iter().find(|k| k.instrument().native == native && k.is_live()).map(|k| k.book())
+    }
+
+    fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
+        if envelope.channel.is_empty() {
+            return self.answer(&envelope, recv, out);
+        }
+        let data = envelope.data.map_or("null", |raw| raw.get());
+        match &*envelope.channel {
+            "book" => self.books(conn, &envelope.kind, &serde_json::from_str::<Vec<BookFrame<'_>>>(data)?, recv, out),
+            "trade" => self.trades(conn, &envelope.kind, serde_json::from_str(data)?, recv, out),
+            "ticker" => self.tickers(conn, &serde_json::from_str::<Vec<Ticker<'_>>>(data)?, recv, out),
+            "instrument" => self.instruments(&serde_json::from_str(data)?, recv, out),
+            "status" => {
+                if let Some(status) = serde_json::from_str::<Vec<SystemStatus<'_>>>(data)?.last() {
+                    self.system(&status.system, recv, out);
+                }
+            }
+            // Heartbeats say that the connection lives; its owner knows that from any frame. Channels that we did not
+            // subscribe to are somebody else's.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn books(&mut self, conn: Conn, kind: &str, frames: &[BookFrame<'_>], recv: Time, out: &mut Out) {
+        for frame in frames {
+            let Some(keeper) = self.roster.keep(&frame.symbol, || describe(&frame.symbol, &self.pairs), out) else {
+                continue;
+            };
+            if keeper.depth() == usize::MAX {
+                // A recording that begins after the acknowledgement.
+                let levels = frame.bids.len().max(frame.asks.len());
+                keeper.set_depth(DEPTHS.into_iter().find(|depth| *depth >= levels).unwrap_or(levels));
+            }
+            keeper.heard(conn, recv, out);
+            let stamp = Stamp { ts: Time::parse_rfc3339(&frame.timestamp), recv };
+            let changes = Levels { bids: levels(&frame.bids), asks: levels(&frame.asks), ..Levels::default() };
+            let prove = |book: &Book| prove(book, frame.checksum);
+            if kind == "snapshot" {
+                if self.halt.is_some() {
+                    keeper.halt(self.halt.as_deref(), recv, out);
+                }
+                keeper.snapshot(conn, changes, prove, stamp, out);
+                self.refresh_at.get_or_insert(recv.plus_millis(REFRESH_EVERY_MS));
+            } else if keeper.owner() == Some(conn) {
+                keeper.update(&changes, prove, stamp, out);
+            }
+        }
+        self.resync_due(recv, out);
+    }
+
+    fn trades(&mut self, conn: Conn, kind: &str, mut trades: Vec<WireTrade<'_>>, recv: Time, out: &mut Out) {
+        if kind == "snapshot" {
+            // The order of the history is not documented; that of the ids is.
+            trades.sort_by_key(|trade| trade.trade_id);
+        }
+        for trade in &trades {
+            let Some(keeper) = self.roster.keep(&trade.symbol, || describe(&trade.symbol, &self.pairs), out) else {
+                continue;
+            };
+            keeper.heard(conn, recv, out);
+            let side = match &*trade.side {
+                "buy" => Some(Side::Buy),
+                "sell" => Some(Side::Sell),
+                _ => None,
+            };
+            let told = Trade {
+                price: trade.price.0,
+                size: trade.qty.0,
+                side,
+                trade_id: trade.trade_id.to_compact_string(),
+                reference: None,
+            };
+            keeper.trade(trade.trade_id, told, Stamp { ts: Time::parse_rfc3339(&trade.timestamp), recv }, out);
+        }
+    }
+
+    fn tickers(&mut self, conn: Conn, tickers: &[Ticker<'_>], recv: Time, out: &mut Out) {
+        for ticker in tickers {
+            let Some(keeper) = self.roster.keep(&ticker.symbol, || describe(&ticker.symbol, &self.pairs), out) else {
+                continue;
+            };
+            keeper.heard(conn, recv, out);
+            let side = |price: Option<crate::wire::Number>, size: Option<crate::wire::Number>| {
+                side_of_quote(price?.0, size?.0)
+            };
+            let stamp = Stamp { ts: Time::parse_rfc3339(&ticker.timestamp), recv };
+            keeper.ticker(side(ticker.bid, ticker.bid_qty), side(ticker.ask, ticker.ask_qty), stamp, out);
+        }
+    }
+
+    fn instruments(&mut self, list: &Instruments<'_>, recv: Time, out: &mut Out) {
+        for pair in &list.pairs {
+            if !self.roster.wants(&normal(&pair.symbol)) {
+                continue;
+            }
+            let steps = Steps { tick: pair.price_increment.map(|n| n.0), lot: pair.qty_increment.map(|n| n.0) };
+            if self.pairs.len() < PAIRS_MAX || self.pairs.contains_key(&*pair.symbol) {
+                self.pairs.insert(pair.symbol.to_compact_string(), steps);
+            }
+            let engine = self.halt.clone();
+            if let Some(keeper) = self.roster.by_native(&pair.symbol) {
+                keeper.describe(steps.tick, steps.lot, out);
+                keeper.halt(halt_of(&pair.status).or(engine.as_deref()), recv, out);
+            }
+        }
+    }
+
+    fn system(&mut self, state: &str, recv: Time, out: &mut Out) {
+        self.halt = halt_of(state).map(CompactString::from);
+        for keeper in self.roster.iter_mut() {
+            keeper.halt(self.halt.as_deref(), recv, out);
+        }
+    }
+
+    /// The answer to a method of ours, or (in a recording) of somebody else.
+    fn answer(&mut self, envelope: &Envelope<'_>, recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if envelope.success == Some(false) {
+            let error = envelope.error.as_deref().unwrap_or("no reason given");
+            let already = error.to_ascii_lowercase().contains("already subscribed");
+            let detail = format!("{}: {error}", envelope.method);
+            out.reports.push(Report { fault: Fault::Refused, native: envelope.symbol.clone(), detail });
+            if envelope.method == "subscribe"
+                && !already
+                && let Some(keeper) = envelope.symbol.as_deref().and_then(|s| self.roster.by_native(s))
+                && !keeper.is_live()
+            {
+                keeper.end("refused", recv, out);
+            }
+            return Ok(());
+        }
+        let Some(ack) = envelope.result.map(|raw| serde_json::from_str::<Ack>(raw.get())) else { return Ok(()) };
+        // Answers to other methods (`ping`, `pong`) have results of other forms.
+        let (Ok(ack), "subscribe" | "unsubscribe") = (ack, &*envelope.method) else { return Ok(()) };
+        let (Some(symbol), "book") = (ack.symbol.as_deref(), ack.channel.as_str()) else { return Ok(()) };
+        let Some(keeper) = self.roster.keep(symbol, || describe(symbol, &self.pairs), out) else { return Ok(()) };
+        if envelope.method == "subscribe" {
+            keeper.set_depth(ack.depth.unwrap_or(DEPTH_DEFAULT));
+        } else if keeper.is_live() {
+            // A renewal: what is shown stays good for the moment until the next snapshot, but not for longer.
+            keeper.resync.expect(recv.plus_millis(RENEWAL_MAX_MS));
+        }
+        Ok(())
+    }
+
+    /// Subscribes anew the books that are due.
+    fn resync_due(&mut self, now: Time, out: &mut Out) {
+        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
+            if keeper.is_live() {
+                let detail = "no snapshot after the book was unsubscribed".to_owned();
+                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(now), out);
+                if !keeper.resync.is_due(now) {
+                    continue;
+                }
+            }
+            keeper.resync.asked(now);
+            if let Some(conn) = keeper.owner() {
+                subscribe_anew(conn, &keeper.instrument().native, keeper.depth(), out);
+            }
+        }
+    }
+
+    /// Subscribes anew one live book that is deeper than its checksum, in turn.
+    fn refresh_due(&mut self, now: Time, out: &mut Out) {
+        if self.refresh_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let count = self.roster.len().max(1);
+        self.refresh_at = Some(now.plus_millis(REFRESH_EVERY_MS / i64::try_from(count).unwrap_or(i64::MAX)));
+        self.refresh_next = (self.refresh_next + 1) % count;
+        if let Some(keeper) = self.roster.at(self.refresh_next)
+            && keeper.is_live()
+            && keeper.depth() > CHECKSUM_LEVELS
+            && let Some(conn) = keeper.owner()
+        {
+            subscribe_anew(conn, &keeper.instrument().native, keeper.depth(), out);
+        }
+    }
+}
+
+impl Adapter for Kraken {
+    fn rules(&self) -> Rules {
+        Rules {
+            venue: "kraken",
+            websocket_url: WEBSOCKET_URL.to_owned(),
+            // The `instrument` channel tells the steps in band.
+            instruments_url: None,
+            // A heartbeat comes about once a second; the documents advise five.
+            silence_max: Duration::from_secs(5),
+            ping_text: None,
+            ping_every: Duration::from_secs(30),
+            age_max: None,
+            sends_per_second_max: 10,
+        }
+    }
+
+    fn opened(&mut self, conn: Conn, _url: &str, now: Time, out: &mut Out) {
+        self.roster.report_unusable(out);
+        let wanted: Vec<CompactString> = self.roster.wanted().to_vec();
+        for symbol in &wanted {
+            let native = native(symbol);
+            if let Some(keeper) = self.roster.keep(&native, || describe(&native, &self.pairs), out) {
+                keeper.set_depth(DEPTH);
+                keeper.opened(conn, now, out);
+                keeper.resync.expect(now.plus_millis(RESYNC_ANSWER_MAX_MS));
+            }
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        out.commands
+            .push(Command::Send(conn, r#"{"method":"subscribe","params":{"channel":"instrument"}}"#.to_owned()));
+        for part in wanted.chunks(SYMBOLS_PER_SUBSCRIPTION_MAX) {
+            let list: Vec<String> = part.iter().map(|s| format!("\"{}\"", native(s))).collect();
+            let list = list.join(",");
+            for params in [
+                format!(r#""channel":"book","depth":{DEPTH}"#),
+                r#""channel":"trade","snapshot":true"#.to_owned(),
+                r#""channel":"ticker","event_trigger":"bbo""#.to_owned(),
+            ] {
+                let text = format!(r#"{{"method":"subscribe","params":{{{params},"symbol":[{list}]}}}}"#);
+                out.commands.push(Command::Send(conn, text));
+            }
+        }
+    }
+
+    fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
+        if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
+            undecodable(bytes, out);
+        }
+    }
+
+    fn response(&mut self, _url: &str, _body: &[u8], _recv: Time, _out: &mut Out) {}
+
+    fn failed(&mut self, _url: &str, _now: Time, _out: &mut Out) {}
+
+    fn closed(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out) {
+        self.roster.lost(conn, reason, now, out);
+    }
+
+    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        self.roster.lost(conn, "silent", now, out);
+        out.commands.push(Command::Reconnect(conn, "silent"));
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        self.roster.next_resync().into_iter().chain(self.refresh_at).min()
+    }
+
+    fn timer(&mut self, now: Time, out: &mut Out) {
+        self.resync_due(now, out);
+        self.refresh_due(now, out);
+    }
+
+    fn retell(&self, now: Time, out: &mut Out) {
+        self.roster.retell(now, out);
+    }
+
+    fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
+        self.refresh_at = None;
+        self.roster.end(reason, now, out);
+    }
+}
+
+fn subscribe_anew(conn: Conn, native: &str, depth: usize, out: &mut Out) {
+    for method in ["unsubscribe", "subscribe"] {
+        let text =
+            format!(r#"{{"method":"{method}","params":{{"channel":"book","depth":{depth},"symbol":["{native}"]}}}}"#);
+        out.commands.push(Command::Send(conn, text));
+    }
+}
+
+/// `BTC/USD` is `BTC-USD` in normal form.
+fn normal(native: &str) -> CompactString {
+    native.chars().map(|c| if c == '/' { '-' } else { c.to_ascii_uppercase() }).collect()
+}
+
+fn native(symbol: &str) -> CompactString {
+    match symbol.split_once('-') {
+        Some((base, quote)) => format_compact!("{base}/{quote}"),
+        None => symbol.into(),
+    }
+}
+
+fn describe(native: &str, pairs: &HashMap<CompactString, Steps>) -> (CompactString, Steps) {
+    (normal(native), pairs.get(native).copied().unwrap_or_default())
+}
+
+/// Is nothing matched in this state? (docs.kraken.com/api/docs/websocket-v2/status: `online`, `maintenance`,
+/// `cancel_only`, `post_only`, and of a pair also `limit_only`, `reduce_only`, `delisted`, `work_in_progress`.)
+fn halt_of(state: &str) -> Option<&str> {
+    matches!(state, "maintenance" | "cancel_only" | "post_only" | "delisted" | "work_in_progress").then_some(state)
+}
+
+fn prove(book: &Book, expected: u32) -> Result<(), Wrong> {
+    let found = checksum(book);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Wrong { fault: Fault::Checksum, detail: format!("checksum {found}, expected {expected}") })
+}
+
+/// The venue's checksum (docs.kraken.com/api/docs/guides/spot-ws-book-v2): CRC-32 over the ten best asks, then the ten
+/// best bids, price and size of each without point and leading zeros.
+pub fn checksum(book: &Book) -> u32 {
+    let mut text = Vec::with_capacity(512);
+    for level in book.asks().take(CHECKSUM_LEVELS).chain(book.bids().take(CHECKSUM_LEVELS)) {
+        push_digits(&mut text, level.price);
+        push_digits(&mut text, level.size);
+    }
+    crc32fast::hash(&text)
+}
+
+/// The wire's digits without point and leading zeros are those of the mantissa, because the scale is the wire's.
+fn push_digits(text: &mut Vec<u8>, value: Decimal) {
+    let mut digits = [0u8; 39];
+    let mut at = digits.len();
+    let mut rest = value.mantissa().unsigned_abs();
+    while rest > u128::from(u64::MAX) {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    let mut rest = rest as u64;
+    while rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    text.extend_from_slice(&digits[at..]);
+}
+
+#[cfg(test)]
+#[path = "kraken/tests.rs"]
+mod tests;

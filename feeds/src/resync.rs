@@ -1,0 +1,117 @@
+//! When to ask for a resync: at once after a calm time, then at growing distances, and again where no answer came.
+
+use ticker_market::Time;
+
+/// Least distance between two resyncs of the same book, in milliseconds; doubled with each attempt.
+pub const RESYNC_DELAY_MIN_MS: i64 = 1_000;
+
+/// Greatest distance between two resyncs of the same book, in milliseconds.
+pub const RESYNC_DELAY_MAX_MS: i64 = 60_000;
+
+/// A resync that was not answered after so many milliseconds is asked for again. A snapshot of 5 MB over a slow line
+/// takes seconds.
+pub const RESYNC_ANSWER_MAX_MS: i64 = 15_000;
+
+/// After so many milliseconds without a resync, the next one is asked for at once.
+pub const RESYNC_CALM_MS: i64 = 120_000;
+
+/// The rate limit of one thing that can be resynced.
+#[derive(Clone, Default, Debug)]
+pub struct Resync {
+    at: Option<Time>,
+    asked: Option<Time>,
+    attempts: u32,
+    /// Asked for, and not answered yet.
+    open: bool,
+}
+
+impl Resync {
+    /// One is needed: it is due at once, or when the last one is long enough ago.
+    pub fn request(&mut self, now: Time) {
+        if self.asked.is_none_or(|asked| now.since(asked) > RESYNC_CALM_MS * 1_000_000) {
+            self.attempts = 0;
+        }
+        let earliest = self.asked.map_or(now, |asked| asked.plus_millis(self.delay_ms()));
+        self.at = Some(now.max(earliest));
+        self.open = false;
+    }
+
+    /// Something is expected to come by itself until then; if not, a resync is due.
+    pub fn expect(&mut self, by: Time) {
+        self.at = Some(by);
+        self.open = false;
+    }
+
+    /// Is one due?
+    pub fn is_due(&self, now: Time) -> bool {
+        self.at.is_some_and(|at| at <= now)
+    }
+
+    /// It was asked for; if no answer comes, it is due again.
+    pub fn asked(&mut self, now: Time) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.asked = Some(now);
+        self.open = true;
+        self.at = Some(now.plus_millis(self.delay_ms().max(RESYNC_ANSWER_MAX_MS)));
+    }
+
+    /// The answer came, or nothing is to be asked for any more.
+    pub fn done(&mut self) {
+        self.at = None;
+        self.open = false;
+    }
+
+    /// Was it asked for, and not answered yet?
+    pub fn is_asked(&self) -> bool {
+        self.open
+    }
+
+    /// When one will be due.
+    pub fn at(&self) -> Option<Time> {
+        self.at
+    }
+
+    fn delay_ms(&self) -> i64 {
+        match self.attempts {
+            0 => 0,
+            n => (RESYNC_DELAY_MIN_MS << (n - 1).min(16)).min(RESYNC_DELAY_MAX_MS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_at_once_and_the_distance_grows() {
+        let mut resync = Resync::default();
+        let mut now = Time::from_millis(1_000_000);
+        resync.request(now);
+        assert!(resync.is_due(now));
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let asked = now;
+            resync.asked(now);
+            assert!(!resync.is_due(now));
+            resync.done();
+            resync.request(now.plus_millis(10));
+            now = resync.at().expect("requested");
+            waits.push(now.since(asked) / 1_000_000);
+        }
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
+        let later = now.plus_millis(RESYNC_CALM_MS * 2);
+        resync.request(later);
+        assert!(resync.is_due(later), "calm again");
+    }
+
+    #[test]
+    fn without_an_answer_it_is_due_again() {
+        let mut resync = Resync::default();
+        resync.request(Time(0));
+        resync.asked(Time(0));
+        assert!(resync.is_due(Time::from_millis(RESYNC_ANSWER_MAX_MS)));
+        resync.done();
+        assert_eq!(resync.at(), None);
+    }
+}

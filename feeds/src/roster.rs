@@ -1,0 +1,148 @@
+//! The instruments of one adapter, by the venue's own name.
+
+use compact_str::CompactString;
+use hashbrown::HashMap;
+use ticker_market::{Channel, Decimal, Instrument, Time, topic};
+
+use crate::keeper::{Keeper, Ways};
+use crate::{Conn, Fault, Out, Report};
+
+/// Instruments that one adapter keeps at most; frames of others are passed over, and one report says so.
+pub const INSTRUMENTS_MAX: usize = 4_096;
+
+/// What a venue's list says of the steps of an instrument.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Steps {
+    pub(crate) tick: Option<Decimal>,
+    pub(crate) lot: Option<Decimal>,
+}
+
+/// The instruments of one adapter.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    venue: &'static str,
+    ways: Ways,
+    /// Symbols in normal form; empty for whatever comes.
+    wanted: Vec<CompactString>,
+    unusable: Vec<String>,
+    keepers: Vec<Keeper>,
+    by_native: HashMap<CompactString, u32>,
+    full: bool,
+}
+
+impl Roster {
+    pub(crate) fn new(venue: &'static str, ways: Ways, symbols: &[String]) -> Self {
+        let mut wanted: Vec<CompactString> = Vec::new();
+        let mut unusable = Vec::new();
+        for symbol in symbols {
+            if !topic::is_symbol(symbol) || wanted.len() >= INSTRUMENTS_MAX {
+                unusable.push(symbol.clone());
+            } else if !wanted.iter().any(|w| w == symbol) {
+                wanted.push(symbol.into());
+            }
+        }
+        Self { venue, ways, wanted, unusable, keepers: Vec::new(), by_native: HashMap::new(), full: false }
+    }
+
+    /// The symbols that were asked for, in normal form; empty for whatever comes.
+    pub(crate) fn wanted(&self) -> &[CompactString] {
+        &self.wanted
+    }
+
+    /// Is this symbol, in normal form, one to keep?
+    pub(crate) fn wants(&self, symbol: &str) -> bool {
+        self.wanted.is_empty() || self.wanted.iter().any(|w| w == symbol)
+    }
+
+    /// Reports, once, the symbols that no venue can have.
+    pub(crate) fn report_unusable(&mut self, out: &mut Out) {
+        for symbol in self.unusable.drain(..) {
+            let detail = "not a symbol, or too many of them".to_owned();
+            out.reports.push(Report { fault: Fault::Refused, native: Some(symbol), detail });
+        }
+    }
+
+    pub(crate) fn by_native(&mut self, native: &str) -> Option<&mut Keeper> {
+        let number = *self.by_native.get(native)?;
+        self.keepers.get_mut(number as usize)
+    }
+
+    /// The instrument of that name, announced now if it is new and wanted.
+    pub(crate) fn keep(
+        &mut self,
+        native: &str,
+        describe: impl FnOnce() -> (CompactString, Steps),
+        out: &mut Out,
+    ) -> Option<&mut Keeper> {
+        if let Some(&number) = self.by_native.get(native) {
+            return self.keepers.get_mut(number as usize);
+        }
+        if self.full {
+            return None;
+        }
+        let (symbol, steps) = describe();
+        // Two names of the venue must not share one topic: the first has it.
+        let taken = || self.keepers.iter().any(|k| k.instrument().symbol == symbol);
+        if !topic::is_symbol(&symbol) || native.len() > 64 || !self.wants(&symbol) || taken() {
+            return None;
+        }
+        if self.keepers.len() >= INSTRUMENTS_MAX {
+            self.full = true;
+            let detail = format!("more than {INSTRUMENTS_MAX} instruments: the rest is passed over");
+            out.reports.push(Report { fault: Fault::Refused, native: Some(native.to_owned()), detail });
+            return None;
+        }
+        let number = u32::try_from(self.keepers.len()).expect("INSTRUMENTS_MAX fits u32");
+        let instrument = Instrument {
+            venue: self.venue.into(),
+            symbol,
+            native: native.into(),
+            tick_size: steps.tick,
+            lot_size: steps.lot,
+            channels: vec![Channel::Quote, Channel::Trade, Channel::Book],
+        };
+        self.by_native.insert(native.into(), number);
+        self.keepers.push(Keeper::new(number, instrument, self.ways, out));
+        self.keepers.last_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Keeper> {
+        self.keepers.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Keeper> {
+        self.keepers.iter_mut()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.keepers.len()
+    }
+
+    pub(crate) fn at(&mut self, number: usize) -> Option<&mut Keeper> {
+        self.keepers.get_mut(number)
+    }
+
+    /// What came by that connection can no longer be trusted.
+    pub(crate) fn lost(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out) {
+        for keeper in self.keepers.iter_mut().filter(|k| k.owner() == Some(conn)) {
+            keeper.lost(reason, now, out);
+        }
+    }
+
+    pub(crate) fn retell(&self, now: Time, out: &mut Out) {
+        for keeper in &self.keepers {
+            keeper.retell(now, out);
+        }
+    }
+
+    pub(crate) fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
+        for keeper in &mut self.keepers {
+            keeper.end(reason, now, out);
+        }
+    }
+
+    /// When the next resync of a book is due.
+    pub(crate) fn next_resync(&self) -> Option<Time> {
+        self.keepers.iter().filter_map(|k| k.resync.at()).min()
+    }
+}

@@ -1,0 +1,163 @@
+//! What the venues' JSON has in common: decimals that never pass through a float, borrowed text, the report on a frame
+//! that could not be decoded.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use ticker_market::{Decimal, Level, decimal};
+
+use crate::{Fault, Out, REPORT_BYTES, Report};
+
+/// A JSON number, or a string that holds one, with the wire's own digits: its scale is that of the text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number(pub(crate) Decimal);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Raw, because serde_json would turn a number into a float.
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        let text = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+        decimal::parse(text).map(Number).ok_or_else(|| de::Error::custom("not a decimal"))
+    }
+}
+
+/// A string that holds a decimal: the usual form, and quicker to read than [`Number`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quoted(pub(crate) Decimal);
+
+impl<'de> Deserialize<'de> for Quoted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Quoted;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a decimal in quotes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Quoted, E> {
+                decimal::parse(text).map(Quoted).ok_or_else(|| E::custom("not a decimal"))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// A string that holds a decimal, or nothing (`""`).
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct MaybeQuoted(pub(crate) Option<Decimal>);
+
+impl<'de> Deserialize<'de> for MaybeQuoted {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = MaybeQuoted;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a decimal in quotes, or empty quotes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<MaybeQuoted, E> {
+                match text {
+                    "" => Ok(MaybeQuoted(None)),
+                    _ => decimal::parse(text).map(|d| MaybeQuoted(Some(d))).ok_or_else(|| E::custom("not a decimal")),
+                }
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Levels as `[["price","size", …], …]`; what follows the size is passed over (Binance's v1 had an empty list there).
+#[derive(Clone, Default, Debug)]
+pub(crate) struct LevelPairs(pub(crate) Vec<Level>);
+
+impl<'de> Deserialize<'de> for LevelPairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pair(Level);
+        impl<'de> Deserialize<'de> for Pair {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields;
+                impl<'de> Visitor<'de> for Fields {
+                    type Value = Pair;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a list of price and size")
+                    }
+
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pair, A::Error> {
+                        let price: Quoted = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                        let size: Quoted = seq.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+                        while seq.next_element::<IgnoredAny>()?.is_some() {}
+                        Ok(Pair(Level { price: price.0, size: size.0 }))
+                    }
+                }
+                deserializer.deserialize_seq(Fields)
+            }
+        }
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = LevelPairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of levels")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<LevelPairs, A::Error> {
+                let mut levels = Vec::new();
+                while let Some(pair) = seq.next_element::<Pair>()? {
+                    levels.push(pair.0);
+                }
+                Ok(LevelPairs(levels))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// One side of a quote: venues write an empty side as zeros.
+pub(crate) fn side_of_quote(price: Decimal, size: Decimal) -> Option<Level> {
+    let there = !price.is_zero() && !size.is_zero();
+    there.then_some(Level { price, size })
+}
+
+/// Does this begin as a JSON object? serde takes a list for a struct as well, and an empty one for a struct of optional
+/// fields.
+pub(crate) fn is_object(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// Reports a frame that could not be decoded.
+pub(crate) fn undecodable(bytes: &[u8], out: &mut Out) {
+    let head = &bytes[..bytes.len().min(REPORT_BYTES)];
+    let detail = String::from_utf8_lossy(head).into_owned();
+    out.reports.push(Report { fault: Fault::Undecodable, native: None, detail });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_the_digits_of_the_wire() {
+        let number: Number = serde_json::from_str("0.00005100").expect("a number");
+        assert_eq!((number.0.mantissa(), number.0.scale()), (5_100, 8));
+        let number: Number = serde_json::from_str(r#""63004.90""#).expect("a string");
+        assert_eq!((number.0.mantissa(), number.0.scale()), (6_300_490, 2));
+        let tiny: Number = serde_json::from_str("1e-08").expect("an exponent");
+        assert_eq!(tiny.0, Decimal::new(1, 8));
+        assert!(serde_json::from_str::<Number>("null").is_err());
+        assert!(serde_json::from_str::<Number>("[1]").is_err());
+        assert!(serde_json::from_str::<Quoted>("1").is_err());
+        assert!(serde_json::from_str::<MaybeQuoted>(r#""""#).expect("empty").0.is_none());
+    }
+
+    #[test]
+    fn level_pairs_pass_over_what_follows() {
+        let pairs: LevelPairs = serde_json::from_str(r#"[["1.50","2",[]],["1.4","0.0"]]"#).expect("levels");
+        assert_eq!(pairs.0.len(), 2);
+        assert_eq!(pairs.0[0].price, Decimal::new(15, 1));
+        assert!(serde_json::from_str::<LevelPairs>(r#"[["1"]]"#).is_err());
+    }
+}

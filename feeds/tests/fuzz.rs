@@ -1,0 +1,160 @@
+//! Whatever bytes come, no decoder panics, and no book is told crossed. Runs for a moment as an ordinary test, and as
+//! long as one likes under `cargo bolero`.
+
+use ticker_feeds::recording::{Line, Player};
+use ticker_feeds::{Conn, Out, adapter};
+use ticker_market::{Book, Channel, Data, Kind, Time};
+
+const RUNS: usize = 2_000;
+const SESSIONS: u64 = 150;
+const OPERATIONS: usize = 400;
+
+const KRAKEN: [&str; 3] = [
+    include_str!("../fixtures/kraken/book.jsonl"),
+    include_str!("../fixtures/kraken/again.jsonl"),
+    include_str!("../fixtures/kraken/other.jsonl"),
+];
+const COINBASE: [&str; 2] =
+    [include_str!("../fixtures/coinbase/session.jsonl"), include_str!("../fixtures/coinbase/products.json")];
+const BINANCE: [&str; 3] = [
+    include_str!("../fixtures/binance/session.jsonl"),
+    include_str!("../fixtures/binance/depth.json"),
+    include_str!("../fixtures/binance/exchangeInfo.json"),
+];
+
+const URLS: [&str; 5] = [
+    "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=5000",
+    "https://api.binance.com/api/v3/exchangeInfo",
+    "https://api.coinbase.com/api/v3/brokerage/market/products",
+    "wss://stream.binance.com:9443/stream?streams=btcusdt@trade/zilusdt@aggTrade/@/x@depth",
+    "",
+];
+
+/// Does to an adapter what the bytes say: each operation is two bytes, a code and an argument.
+fn drive(venue: &str, fixtures: &[&str], bytes: &[u8]) {
+    let frames: Vec<&str> = fixtures.iter().flat_map(|f| f.lines()).collect();
+    let mut adapter = adapter(venue, &[]).expect("a venue of ours");
+    let mut out = Out::default();
+    let mut books: Vec<Option<Book>> = Vec::new();
+    let mut now = Time(0);
+    // Most of the time the session goes on as it should; the operations disturb it.
+    let mut next = 0;
+    for operation in bytes.chunks(2) {
+        let (code, argument) = (operation[0], usize::from(*operation.get(1).unwrap_or(&0)));
+        let conn = Conn((argument % 3) as u32);
+        now = now.plus_millis(argument as i64);
+        out.clear();
+        match code {
+            0..160 => {
+                adapter.frame(Conn(0), frames[next % frames.len()].as_bytes(), now, &mut out);
+                next += 1;
+            }
+            160..175 => adapter.frame(conn, frames[argument % frames.len()].as_bytes(), now, &mut out),
+            175..190 => {
+                // One byte of a frame is another.
+                let mut frame = frames[next % frames.len()].as_bytes().to_vec();
+                let at = argument * 7 % frame.len();
+                frame[at] = frame[at].wrapping_add(code);
+                adapter.frame(Conn(0), &frame, now, &mut out);
+                next += 1;
+            }
+            190..200 => {
+                let frame = frames[argument % frames.len()].as_bytes();
+                adapter.frame(conn, &frame[..frame.len() * usize::from(code - 190) / 10], now, &mut out);
+            }
+            200..210 => adapter.frame(conn, bytes, now, &mut out),
+            210..220 => {
+                let frame = frames[(next + argument) % frames.len()].as_bytes();
+                adapter.response(URLS[argument % URLS.len()], frame, now, &mut out);
+            }
+            220..225 => adapter.closed(conn, "eof", now, &mut out),
+            225..235 => adapter.opened(conn, URLS[argument % URLS.len()], now, &mut out),
+            235..240 => adapter.silent(conn, now, &mut out),
+            240..245 => adapter.failed(URLS[argument % URLS.len()], now, &mut out),
+            245..253 => {
+                now = adapter.next_timer().unwrap_or(now).max(now);
+                adapter.timer(now, &mut out);
+            }
+            _ => adapter.end("fuzzed", now, &mut out),
+        }
+        for update in &out.updates {
+            let number = update.instrument as usize;
+            if books.len() <= number {
+                books.resize(number + 1, None);
+            }
+            match (&update.data, update.kind) {
+                (Data::Book(levels), Kind::Snapshot) => {
+                    let mut book = Book::new();
+                    book.replace(levels).expect("a snapshot that can be applied");
+                    books[number] = Some(book);
+                }
+                (Data::Book(levels), _) => {
+                    let book = books[number].as_mut().expect("an update of a book that is good");
+                    book.apply(levels).expect("an update that can be applied");
+                }
+                (Data::Invalid(_), _) if update.channel == Channel::Book => books[number] = None,
+                _ => {}
+            }
+            assert!(books[number].as_ref().is_none_or(|book| !book.is_crossed()), "a crossed book was told");
+        }
+    }
+    out.clear();
+    adapter.retell(now, &mut out);
+    for update in &out.updates {
+        if let Data::Book(levels) = &update.data {
+            let book = books[update.instrument as usize].as_ref().expect("the adapter's book is good, so is ours");
+            assert!(book.bids().eq(&levels.bids) && book.asks().eq(&levels.asks), "our book is not the adapter's");
+        }
+    }
+}
+
+/// Longer sessions than the fuzzer makes by itself; a failure names its seed.
+#[test]
+fn long_sessions() {
+    for (venue, fixtures) in [("kraken", &KRAKEN[..]), ("coinbase", &COINBASE), ("binance", &BINANCE)] {
+        for seed in 0..SESSIONS {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            // From hardly disturbed to hardly anything else.
+            let disturbed = 1 + rng.u8(0..255);
+            let operations: Vec<u8> = (0..OPERATIONS)
+                .flat_map(|_| [if rng.u8(..) < disturbed { rng.u8(..) } else { 0 }, rng.u8(..)])
+                .collect();
+            let run = std::panic::catch_unwind(|| drive(venue, fixtures, &operations));
+            assert!(run.is_ok(), "{venue}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn kraken() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("kraken", &KRAKEN, bytes));
+}
+
+#[test]
+fn coinbase() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("coinbase", &COINBASE, bytes));
+}
+
+#[test]
+fn binance() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("binance", &BINANCE, bytes));
+}
+
+#[test]
+fn recording() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        // Bytes of any kind, as a line and as a frame in a line.
+        if let Ok(line) = Line::parse(bytes) {
+            let mut text = Vec::new();
+            line.write(&mut text);
+            assert_eq!(Line::parse(&text).expect("what was written is read"), line);
+        }
+        let line =
+            Line::Recv { ts: None, conn: "ws".into(), data: ticker_feeds::recording::Payload::Binary(bytes.into()) };
+        let mut text = Vec::new();
+        line.write(&mut text);
+        let line = Line::parse(&text).expect("what was written is read");
+        let mut player = Player::new(adapter("kraken", &[]).expect("a venue of ours"));
+        player.feed(&line, Time(0), &mut Out::default()).expect("one connection");
+    });
+}

@@ -1,0 +1,287 @@
+//! Every real recording of our venues, decoded to its last frame and laid against an independent pass (`EXPECTED.json`).
+//!
+//! The recordings are in `$TICKER_RECORDINGS`, or in `../shared/recordings` beside the repository. Where one is missing
+//! its trial is ignored, and its name says so.
+//!
+//! `EXPECTED.json` counts the trades of update frames alone, and its last price is that of the trade listed last, which
+//! at Coinbase is the oldest of its frame. What Coinbase sends as a snapshot of trades before the first update is told by
+//! the adapter as well. So both are read from the recording here, on a way of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+use ticker_feeds::recording::{Line, Player};
+use ticker_feeds::{Fault, Out, Update, adapter};
+use ticker_market::{Book, Channel, Data, Decimal, Kind, Level, Quote, State, Time, decimal};
+
+/// What there is to decode; a recording that is not here and lies in one of these folders is tried as well.
+const RECORDINGS: [&str; 9] = [
+    "binance-spot/2021-04-05_10sym_depth_bookTicker_aggTrade.jsonl.zst",
+    "binance-spot/2021-10-12_4sym_depth_bookTicker_kline_aggTrade.jsonl.zst",
+    "binance-spot/2024-08-08_btcusdt_depth_bookTicker_trade.jsonl.zst",
+    "binance-spot/2024-08-09_btcusdt_depth_bookTicker_trade.jsonl.zst",
+    "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_candles_heartbeats.jsonl.zst",
+    "kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst",
+    "kraken-v2/2026-08-02_btcusd_book_sample.jsonl.zst",
+    "kraken-v2/2026-08-02_xrpusd_book_sample.jsonl.zst",
+    "kraken-v2/2026-08-24_btcusd_book_short.jsonl.zst",
+];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let root = std::env::var_os("TICKER_RECORDINGS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/recordings"), PathBuf::from);
+    let mut names: BTreeSet<String> = RECORDINGS.iter().map(|name| (*name).to_owned()).collect();
+    for folder in ["binance-spot", "coinbase-advanced", "kraken-v2"] {
+        for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            if file.ends_with(".jsonl.zst") {
+                names.insert(format!("{folder}/{file}"));
+            }
+        }
+    }
+    let trials = names
+        .into_iter()
+        .map(|name| {
+            let path = root.join(&name);
+            let expected = root.join("EXPECTED.json");
+            if path.exists() && expected.exists() {
+                Trial::test(name.clone(), move || decode(&name, &path, &expected))
+            } else {
+                Trial::test(format!("missing: {}", path.display()), || Ok(())).with_ignored_flag(true)
+            }
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What a reader makes of one instrument's updates.
+#[derive(Default)]
+struct Seen {
+    native: String,
+    book: Book,
+    book_good: bool,
+    quote: Option<Quote>,
+    trades: Vec<(u64, Decimal, Decimal)>,
+    state: Option<(State, Option<String>)>,
+    was_live: bool,
+}
+
+fn decode(name: &str, path: &Path, expected: &Path) -> Result<(), Failed> {
+    let text = zstd::decode_all(std::fs::File::open(path)?)?;
+    let mut lines = text.split(|c| *c == b'\n').filter(|line| !line.is_empty());
+    let first = lines.next().ok_or("an empty recording")?;
+    let Line::Header { venue, .. } = Line::parse(first)? else { return Err("no header".into()) };
+    let mut player = Player::new(adapter(&venue, &[]).ok_or("a venue without an adapter")?);
+    let (mut out, mut retold) = (Out::default(), Out::default());
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
+    let mut now = Time(0);
+    for (number, line) in lines.enumerate() {
+        let line = Line::parse(line).map_err(|error| format!("line {}: {error}", number + 2))?;
+        now = line.ts().unwrap_or(now);
+        collect_listed(&line, &mut listed);
+        out.clear();
+        player.feed(&line, now, &mut out)?;
+        if let Some(report) = out.reports.first() {
+            return Err(format!("line {}: {report:?}", number + 2).into());
+        }
+        for (instrument, described) in &out.instruments {
+            if *instrument as usize == seen.len() {
+                seen.push(Seen { native: described.native.to_string(), ..Seen::default() });
+            }
+        }
+        for update in &out.updates {
+            take(&mut seen[update.instrument as usize], update).map_err(|e| format!("line {}: {e}", number + 2))?;
+        }
+        if out.updates.iter().any(|u| u.channel == Channel::Book) {
+            retold.clear();
+            player.adapter().retell(now, &mut retold);
+            same_books(&seen, &retold).map_err(|e| format!("line {}: {e}", number + 2))?;
+        }
+    }
+    let expected: Value = serde_json::from_slice(&std::fs::read(expected)?)?;
+    let symbols = expected[name]["symbols"].as_object().ok_or("nothing is expected of this recording")?;
+    for (native, expected) in symbols {
+        let seen = seen.iter().find(|s| s.native == *native).ok_or_else(|| format!("{native} never came"))?;
+        let listed = listed.remove(native).unwrap_or_default();
+        lay_against(seen, &listed, expected).map_err(|error| format!("{native}: {error}"))?;
+    }
+    ends_closed(&mut player, now, seen.len())
+}
+
+/// What a Coinbase recording itself says of a product's trades.
+#[derive(Default)]
+struct Listed {
+    /// Trades from before the first update.
+    history: BTreeSet<u64>,
+    /// The trade listed last in the last update.
+    last: Option<u64>,
+}
+
+fn collect_listed(line: &Line<'_>, listed: &mut BTreeMap<String, Listed>) {
+    let Line::Recv { data, .. } = line else { return };
+    let head = &data.bytes()[..data.bytes().len().min(200)];
+    if !String::from_utf8_lossy(head).contains("market_trades") {
+        return;
+    }
+    let frame: Value = serde_json::from_slice(data.bytes()).expect("JSON");
+    for event in frame["events"].as_array().into_iter().flatten() {
+        for trade in event["trades"].as_array().into_iter().flatten() {
+            let id = trade["trade_id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
+            let listed = listed.entry(trade["product_id"].as_str().expect("a product").to_owned()).or_default();
+            if event["type"] == "snapshot" {
+                listed.history.insert(id);
+            } else {
+                listed.last = Some(id);
+            }
+        }
+    }
+}
+
+fn take(seen: &mut Seen, update: &Update) -> Result<(), String> {
+    if !update.data.fits(update.channel) {
+        return Err(format!("{:?} on {}", update.data, update.channel));
+    }
+    match (&update.data, update.kind) {
+        (Data::Invalid(reason), _) => return Err(format!("{} became invalid: {reason}", update.channel)),
+        (Data::Book(levels), Kind::Snapshot) => {
+            seen.book.replace(levels).map_err(|e| e.to_string())?;
+            seen.book_good = true;
+        }
+        (Data::Book(levels), _) => {
+            if !seen.book_good {
+                return Err("an update before the snapshot".to_owned());
+            }
+            if levels.bids.is_empty() && levels.asks.is_empty() {
+                return Err("an update of nothing".to_owned());
+            }
+            let sorted = levels.bids.is_sorted_by(|a, b| a.price > b.price)
+                && levels.asks.is_sorted_by(|a, b| a.price < b.price);
+            let before = seen.book.sum();
+            let mut changed = 0;
+            for (side, list) in
+                [(ticker_market::book::BookSide::Bid, &levels.bids), (ticker_market::book::BookSide::Ask, &levels.asks)]
+            {
+                for level in list {
+                    changed += usize::from(seen.book.set(side, *level).map_err(|e| e.to_string())?);
+                }
+            }
+            if !sorted || changed != levels.bids.len() + levels.asks.len() || before == seen.book.sum() {
+                return Err(format!("an update with levels that did not change: {levels:?}"));
+            }
+        }
+        (Data::Quote(quote), _) => {
+            if matches!((quote.bid, quote.ask), (Some(b), Some(a)) if b.price >= a.price) {
+                return Err(format!("a crossed quote: {quote:?}"));
+            }
+            if seen.quote.replace(quote.clone()).as_ref() == Some(quote) {
+                return Err("a quote came twice".to_owned());
+            }
+        }
+        (Data::Trade(trade), _) => {
+            let id = trade.trade_id.parse().map_err(|_| "an id that is no number")?;
+            seen.trades.push((id, trade.price, trade.size));
+        }
+        (Data::Status(status), _) => {
+            let state = (status.state, status.reason.as_ref().map(ToString::to_string));
+            if seen.state.as_ref() == Some(&state) {
+                return Err("a status came twice".to_owned());
+            }
+            if seen.was_live && status.state != State::Live {
+                return Err(format!("{state:?} after it was live"));
+            }
+            seen.was_live |= status.state == State::Live;
+            seen.state = Some(state);
+        }
+    }
+    if seen.book_good && seen.book.is_crossed() {
+        return Err("a crossed book".to_owned());
+    }
+    Ok(())
+}
+
+/// The books made of the updates are the adapter's.
+fn same_books(seen: &[Seen], retold: &Out) -> Result<(), String> {
+    for update in &retold.updates {
+        let seen = &seen[update.instrument as usize];
+        match &update.data {
+            Data::Book(levels) => {
+                let same = seen.book_good
+                    && seen.book.bids().eq(levels.bids.iter())
+                    && seen.book.asks().eq(levels.asks.iter());
+                if !same {
+                    return Err(format!("the book of {} differs from the adapter's", seen.native));
+                }
+            }
+            Data::Invalid(_) if update.channel == Channel::Book && seen.book_good => {
+                return Err(format!("the adapter does not trust the book of {}", seen.native));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn lay_against(seen: &Seen, listed: &Listed, expected: &Value) -> Result<(), String> {
+    let ids: Vec<u64> = seen.trades.iter().map(|t| t.0).collect();
+    if !ids.is_sorted_by(|a, b| a < b) {
+        return Err("trades out of order, or told twice".to_owned());
+    }
+    if !listed.history.iter().all(|id| ids.binary_search(id).is_ok()) {
+        return Err("a trade of the history is missing".to_owned());
+    }
+    let trades: Vec<_> = seen.trades.iter().filter(|t| !listed.history.contains(&t.0)).collect();
+    let told = &expected["trades"];
+    equal("trades", trades.len() as u64, told["count"].as_u64().unwrap_or(0))?;
+    let last = listed.last.map_or(trades.last(), |id| trades.iter().find(|t| t.0 == id));
+    if let Some(last) = last {
+        let sum: Decimal = trades.iter().map(|t| t.2).sum();
+        equal("sum of sizes", sum, number(&told["qty_sum"]))?;
+        equal("last price", last.1, number(&told["last_price"]))?;
+    }
+    let book = &expected["book"];
+    if book.is_null() {
+        let waits = (State::Resyncing, Some("awaiting_snapshot".to_owned()));
+        return equal("status", seen.state.as_ref(), Some(&waits));
+    }
+    equal("bids", seen.book.bids().len() as u64, book["n_bids"].as_u64().unwrap_or(0))?;
+    equal("asks", seen.book.asks().len() as u64, book["n_asks"].as_u64().unwrap_or(0))?;
+    equal("best bids", seen.book.bids().take(5).copied().collect(), levels(&book["bids"]))?;
+    equal("best asks", seen.book.asks().take(5).copied().collect(), levels(&book["asks"]))?;
+    equal("status", seen.state.as_ref(), Some(&(State::Live, None)))?;
+    let quote = seen.quote.as_ref().ok_or("no quote")?;
+    if quote.bid.is_none() || quote.ask.is_none() {
+        return Err(format!("half a quote: {quote:?}"));
+    }
+    Ok(())
+}
+
+/// At the end of a recording every instrument is closed, once.
+fn ends_closed(player: &mut Player, now: Time, instruments: usize) -> Result<(), Failed> {
+    let mut out = Out::default();
+    player.adapter_mut().end("replay_ended", now, &mut out);
+    let closed = out.updates.iter().filter(|u| matches!(&u.data, Data::Status(s) if s.state == State::Closed)).count();
+    equal("closed instruments", closed, instruments)?;
+    // After the last frame comes what no decoder may choke on.
+    player.adapter_mut().frame(ticker_feeds::Conn(0), b"{\"channel\":", now, &mut out);
+    equal("reports", out.reports.len(), 1)?;
+    equal("the report", out.reports[0].fault, Fault::Undecodable)?;
+    Ok(())
+}
+
+fn number(value: &Value) -> Decimal {
+    decimal::parse(value.as_str().expect("a decimal as text")).expect("a decimal")
+}
+
+fn levels(value: &Value) -> Vec<Level> {
+    let list = value.as_array().expect("levels");
+    list.iter().map(|level| Level { price: number(&level[0]), size: number(&level[1]) }).collect()
+}
+
+fn equal<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
+    if found == expected { Ok(()) } else { Err(format!("{what}: {found:?}, expected {expected:?}")) }
+}

@@ -1,0 +1,253 @@
+//! Where to connect, over what, for which topics.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::error::Error;
+
+/// What a reader wants: topics, where to go on from, limits. `id` and `delivery` are the client's own business.
+/// Over HTTP, `have` is not sent: a book then begins with a snapshot, which is always right.
+pub use ticker_proto::message::Subscribe as Subscription;
+
+/// The way of the messages.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Over {
+    /// WebSocket, JSON.
+    Ws,
+    /// WebSocket, Protobuf (`ticker.v1.proto`).
+    WsProtobuf,
+    /// Server-sent events.
+    Sse,
+    /// One JSON object a line.
+    Ndjson,
+    /// Long polling.
+    Poll,
+    /// gRPC `Subscribe`.
+    Grpc,
+    /// gRPC `Session`.
+    GrpcSession,
+}
+
+impl Over {
+    /// Every way.
+    pub const ALL: [Over; 7] =
+        [Over::Ws, Over::WsProtobuf, Over::Sse, Over::Ndjson, Over::Poll, Over::Grpc, Over::GrpcSession];
+
+    /// Its name on a command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Over::Ws => "ws",
+            Over::WsProtobuf => "ws-proto",
+            Over::Sse => "sse",
+            Over::Ndjson => "ndjson",
+            Over::Poll => "poll",
+            Over::Grpc => "grpc",
+            Over::GrpcSession => "grpc-session",
+        }
+    }
+
+    /// Can subscriptions change while it runs ([`crate::Reader::send`])?
+    pub const fn is_duplex(self) -> bool {
+        matches!(self, Over::Ws | Over::WsProtobuf | Over::GrpcSession)
+    }
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Over {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|o| o.as_str() == name).ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|o| o.as_str()).collect();
+            Error::Options(format!("`{name}` is not a transport of this client: expected one of {}", names.join(", ")))
+        })
+    }
+}
+
+/// What to do when the connection is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resume {
+    /// Give the error to the caller.
+    Never,
+    /// Connect again and go on from the cursor. The wait doubles from `first_ms` up to `max_ms`, each time a random half
+    /// to whole of it, so that many readers do not come back at once; a server's own word (`retry_ms`) goes before.
+    Backoff {
+        /// The first wait, in milliseconds.
+        first_ms: u64,
+        /// The longest wait, in milliseconds.
+        max_ms: u64,
+    },
+}
+
+/// Where to connect and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The way of the messages.
+    pub over: Over,
+    /// Base URL of the edge's HTTP, such as `http://127.0.0.1:8080`.
+    pub http: String,
+    /// URL of the gRPC port, such as `http://127.0.0.1:50051`.
+    pub grpc: String,
+    /// Sent as `Authorization: Bearer`.
+    pub token: Option<String>,
+    /// HTTP/2 with prior knowledge for server-sent events, NDJSON and polls; otherwise HTTP/1.1.
+    pub http2: bool,
+    /// What to do when the connection is lost.
+    pub resume: Resume,
+    /// How long a connection, and the first answer on it, may take.
+    pub connect_timeout: Duration,
+    /// What a long poll asks for as `wait`, in seconds.
+    pub poll_wait_s: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            over: Over::Ws,
+            http: "http://127.0.0.1:8080".to_owned(),
+            grpc: "http://127.0.0.1:50051".to_owned(),
+            token: None,
+            http2: false,
+            resume: Resume::Never,
+            connect_timeout: Duration::from_secs(10),
+            poll_wait_s: 25,
+        }
+    }
+}
+
+/// An `http://` URL in its parts.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// The URL as it was given, without a slash at the end.
+    pub(crate) url: String,
+    /// `host:port` for the socket and the `Host` header.
+    pub(crate) authority: String,
+    /// A path before `/v1/…`, for edges behind a proxy.
+    pub(crate) prefix: String,
+}
+
+impl Endpoint {
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let wrong = |why: &str| Error::Options(format!("`{url}` is no base URL: {why}; expected http://HOST:PORT"));
+        let uri: ::http::Uri = url.parse().map_err(|_| wrong("it cannot be parsed"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(Error::Options(format!("`{url}`: https is not implemented in this client yet")));
+            }
+            _ => return Err(wrong("it does not begin with http://")),
+        }
+        if uri.query().is_some() {
+            return Err(wrong("it has a query"));
+        }
+        let host = uri.host().ok_or_else(|| wrong("it has no host"))?;
+        Ok(Self {
+            url: url.trim_end_matches('/').to_owned(),
+            authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// A connection, without delay for small writes.
+    pub(crate) async fn connect(&self, timeout: Duration) -> Result<tokio::net::TcpStream, Error> {
+        let connecting = tokio::net::TcpStream::connect(&self.authority);
+        let socket = match tokio::time::timeout(timeout, connecting).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(error)) => return Err(Error::connect(&self.url, &error)),
+            Err(_) => return Err(Error::connect(&self.url, &std::io::ErrorKind::TimedOut.into())),
+        };
+        socket.set_nodelay(true).map_err(|error| Error::connect(&self.url, &error))?;
+        Ok(socket)
+    }
+}
+
+/// What stays readable in a query; topics are full of slashes.
+const QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b',').remove(b'~');
+
+/// The subscription as a query, `start` (`from` or `cursor`) naming where to go on from.
+pub(crate) fn query(subscription: &Subscription, start: &str) -> String {
+    let mut query = String::new();
+    let mut add = |name: &str, value: &str| {
+        let separator = if query.is_empty() { '?' } else { '&' };
+        // Writing to a string cannot fail.
+        let _ = write!(query, "{separator}{name}={}", utf8_percent_encode(value, QUERY));
+    };
+    add("topics", &subscription.topics.join(","));
+    if let Some(from) = &subscription.from {
+        add(start, from);
+    }
+    if let Some(recent) = subscription.recent {
+        add("recent", &recent.to_string());
+    }
+    if let Some(rate) = subscription.max_rate {
+        add("max_rate", &rate.to_string());
+    }
+    if let Some(kbps) = subscription.max_kbps {
+        add("max_kbps", &kbps.to_string());
+    }
+    if let Some(fields) = &subscription.fields {
+        add("fields", &fields.join(","));
+    }
+    if let Some(conflate) = subscription.conflate {
+        add("conflate", if conflate { "true" } else { "false" });
+    }
+    query
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscription_becomes_the_contracts_query() {
+        let subscription = Subscription {
+            topics: vec!["quote/kraken/BTC-USD".into(), "trade/*/ETH-USD".into()],
+            from: Some("k3f9-7".into()),
+            max_rate: Some(4.0),
+            fields: Some(vec!["bid".into(), "ask".into()]),
+            conflate: Some(false),
+            ..Subscription::default()
+        };
+        assert_eq!(
+            query(&subscription, "from"),
+            "?topics=quote/kraken/BTC-USD,trade/*/ETH-USD&from=k3f9-7&max_rate=4&fields=bid,ask&conflate=false"
+        );
+        let odd = Subscription { topics: vec!["a b&c=d".into()], ..Subscription::default() };
+        assert_eq!(query(&odd, "cursor"), "?topics=a%20b%26c%3Dd");
+    }
+
+    #[test]
+    fn urls_are_checked_before_anything_is_sent() {
+        let endpoint = Endpoint::parse("http://127.0.0.1:8080/base/").expect("a URL");
+        assert_eq!((endpoint.authority.as_str(), endpoint.prefix.as_str()), ("127.0.0.1:8080", "/base"));
+        assert_eq!(Endpoint::parse("http://[::1]:81").expect("a URL").authority, "[::1]:81");
+        for (url, says) in [
+            ("127.0.0.1:8080", "http://"),
+            ("ftp://x", "does not begin"),
+            ("https://x", "https is not implemented"),
+            ("http://x?y", "query"),
+            ("", "cannot be parsed"),
+        ] {
+            let error = Endpoint::parse(url).expect_err(url).to_string();
+            assert!(error.contains(says), "{url}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_transport_has_a_name_that_reads_back() {
+        for over in Over::ALL {
+            assert_eq!(over.as_str().parse(), Ok(over));
+        }
+        assert!("carrier-pigeon".parse::<Over>().is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! Recordings, through the same decoders as live frames.
+//!
+//! The files of one venue are played one after the other, through one decoder; several venues are merged by the time at
+//! which their frames were received. What an adapter asks for cannot be done here: the recording holds what was answered.
+
+pub(crate) mod files;
+mod pace;
+mod reader;
+mod track;
+
+use std::sync::Arc;
+
+use ticker_feeds::recording::Line;
+use ticker_market::Time;
+use ticker_runtime::{Drain, clock};
+use tokio::time::{Instant, sleep_until};
+
+use self::files::Group;
+use self::pace::Pace;
+use self::track::Track;
+use crate::IngestError;
+use crate::config::Speed;
+use crate::feed::{Feed, Gone};
+use crate::progress;
+
+/// Why instruments are closed at the end.
+const ENDED: &str = "replay_ended";
+
+/// Why instruments are closed before a replay begins again.
+const REPEATED: &str = "replay_repeated";
+
+/// After how many lines a replay looks for requests, where it never waits.
+const LINES_BETWEEN_LOOKS: u32 = 64;
+
+/// Several recordings as one.
+pub(crate) struct Replay {
+    groups: Vec<Group>,
+    speed: Speed,
+    repeat: bool,
+    shift: bool,
+    tracks: Vec<Track>,
+}
+
+impl Replay {
+    /// `feeds` has one for each group, in their order.
+    pub(crate) fn new(
+        groups: Vec<Group>,
+        (speed, repeat, shift): (Speed, bool, bool),
+        feeds: Vec<(Feed, Arc<progress::Source>)>,
+    ) -> Result<Self, IngestError> {
+        let tracks = groups.iter().zip(feeds).map(|(group, (feed, progress))| Track::new(group, feed, progress));
+        let tracks = tracks.collect::<Result<_, _>>()?;
+        Ok(Self { groups, speed, repeat, shift, tracks })
+    }
+
+    /// Plays, then stays to tell everything again to a fanout that asks, until the drain begins.
+    pub(crate) async fn run(mut self, drain: Drain) -> Result<(), IngestError> {
+        loop {
+            let played = self.play(&drain).await;
+            if played.is_err() || drain.is_started() {
+                break;
+            }
+            if self.repeat {
+                for (track, group) in self.tracks.iter_mut().zip(&self.groups) {
+                    track.begin_again(group)?;
+                }
+                continue;
+            }
+            let far = async {
+                loop {
+                    self.wait(Instant::now() + std::time::Duration::from_secs(3_600)).await?;
+                }
+            };
+            tokio::select! {
+                () = drain.started() => break,
+                gone = far => { let _gone: Result<(), Gone> = gone; break }
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays everything once, or until the drain begins.
+    async fn play(&mut self, drain: &Drain) -> Result<(), Gone> {
+        let mut pace = Pace::new(self.speed, self.shift);
+        let ending = if self.repeat { REPEATED } else { ENDED };
+        for track in &mut self.tracks {
+            track.advance(ending).await?;
+        }
+        let mut lines = 0u32;
+        while let Some((at, line)) = self.take_next() {
+            let turn = pace.turn(line.ts(), Instant::now(), now());
+            if let Some(left_out) = turn.left_out {
+                tracing::info!(
+                    venue = self.tracks[at].venue(),
+                    ?left_out,
+                    "a break in the recording: going on at once"
+                );
+            }
+            if let Some(not_before) = turn.not_before.filter(|t| *t > Instant::now()) {
+                tokio::select! {
+                    () = drain.started() => {}
+                    waited = self.wait(not_before) => waited?,
+                }
+            }
+            lines = lines.wrapping_add(1);
+            if lines.is_multiple_of(LINES_BETWEEN_LOOKS) {
+                self.retell_if_wanted().await?;
+            }
+            if drain.is_started() {
+                break;
+            }
+            let track = &mut self.tracks[at];
+            track.play(&line, turn.at, turn.shift_nanos).await?;
+            track.advance(ending).await?;
+        }
+        Ok(())
+    }
+
+    /// The line that is next of all, and whose it is. One without a time goes first: it is played at once.
+    fn take_next(&mut self) -> Option<(usize, Line<'static>)> {
+        let next =
+            (0..self.tracks.len()).filter_map(|i| Some((self.tracks[i].peek()?.ts(), i))).min().map(|(_, i)| i)?;
+        Some((next, self.tracks[next].take()?))
+    }
+
+    /// Waits until then, and meanwhile tells everything again when that is asked for.
+    async fn wait(&mut self, until: Instant) -> Result<(), Gone> {
+        loop {
+            let Some(first) = self.tracks.first_mut() else { return Ok(()) };
+            tokio::select! {
+                biased;
+                // One request is for all sources.
+                wanted = first.retell_wanted() => wanted?,
+                () = sleep_until(until) => return Ok(()),
+            }
+            self.retell_if_wanted().await?;
+        }
+    }
+
+    async fn retell_if_wanted(&mut self) -> Result<(), Gone> {
+        for track in &mut self.tracks {
+            track.retell_if_wanted().await?;
+        }
+        Ok(())
+    }
+}
+
+fn now() -> Time {
+    Time(clock::now_nanos())
+}
+
+#[cfg(test)]
+#[path = "replay/tests.rs"]
+mod tests;

@@ -1,0 +1,204 @@
+//! What is played of one venue.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ticker_feeds::recording::{CONNECTIONS_MAX, Line, Player};
+use ticker_feeds::{Fault, Out, Report};
+use ticker_market::Time;
+use tokio::sync::mpsc;
+
+use super::files::Group;
+use super::now;
+use super::reader::{self, Item};
+use crate::IngestError;
+use crate::feed::{Feed, Gone};
+use crate::log_limit::LogLimit;
+use crate::{progress, venue};
+
+/// Two files whose times lie further apart are not one recording: connections do not go on from one to the other.
+const CONTINUES_MAX_NANOS: i64 = 5_000_000_000;
+
+/// Why connections are closed at the end of their file.
+const FILE_ENDED: &str = "recording_ended";
+
+pub(super) struct Track {
+    venue: String,
+    player: Player,
+    feed: Feed,
+    progress: Arc<progress::Source>,
+    chunks: mpsc::Receiver<Vec<Item>>,
+    chunk: VecDeque<Item>,
+    /// The next line; `None` at the end.
+    next: Option<Line<'static>>,
+    file: Arc<PathBuf>,
+    files: usize,
+    files_begun: usize,
+    /// A file has begun, and the connections of the one before may still be open.
+    at_seam: bool,
+    conns: HashSet<String>,
+    last_recorded: Option<Time>,
+    /// When the last line happened, for the adapter.
+    last_at: Option<Time>,
+    log: LogLimit,
+    out: Out,
+}
+
+impl Track {
+    pub(super) fn new(group: &Group, feed: Feed, progress: Arc<progress::Source>) -> Result<Self, IngestError> {
+        Ok(Self {
+            venue: group.venue.clone(),
+            player: player(group)?,
+            feed,
+            progress,
+            chunks: reader::read(&group.venue, group.files.clone())?,
+            chunk: VecDeque::new(),
+            next: None,
+            file: Arc::default(),
+            files: group.files.len(),
+            files_begun: 0,
+            at_seam: false,
+            conns: HashSet::new(),
+            last_recorded: None,
+            last_at: None,
+            log: LogLimit::new(std::time::Instant::now()),
+            out: Out::default(),
+        })
+    }
+
+    /// Everything from its beginning, with an adapter that knows nothing.
+    pub(super) fn begin_again(&mut self, group: &Group) -> Result<(), IngestError> {
+        self.player = player(group)?;
+        self.feed.forget_numbers();
+        self.chunks = reader::read(&group.venue, group.files.clone())?;
+        self.chunk.clear();
+        self.conns.clear();
+        (self.files_begun, self.at_seam, self.last_recorded) = (0, false, None);
+        Ok(())
+    }
+
+    pub(super) fn venue(&self) -> &str {
+        &self.venue
+    }
+
+    /// The next line, if there is one.
+    pub(super) fn peek(&self) -> Option<&Line<'static>> {
+        self.next.as_ref()
+    }
+
+    /// Takes the next line; [`Track::advance`] finds the one after it.
+    pub(super) fn take(&mut self) -> Option<Line<'static>> {
+        self.next.take()
+    }
+
+    /// Finds the next line. At the end every instrument is closed, for the reason `ending`.
+    pub(super) async fn advance(&mut self, ending: &str) -> Result<(), Gone> {
+        loop {
+            let Some(item) = self.chunk.pop_front() else {
+                match self.chunks.recv().await {
+                    Some(chunk) => self.chunk = chunk.into(),
+                    None => return self.finish(ending).await,
+                }
+                continue;
+            };
+            match item {
+                Item::Line(line) => {
+                    self.next = Some(line);
+                    return Ok(());
+                }
+                Item::File(file) => {
+                    self.file = file;
+                    self.files_begun += 1;
+                    self.at_seam = self.files_begun > 1;
+                    let name = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    tracing::info!(venue = self.venue, file = name, "playing");
+                    self.progress.set(true, format!("playing {name} ({} of {})", self.files_begun, self.files));
+                }
+                Item::Fault { line, why } => {
+                    let detail = format!("{}, line {line}: {why}", self.file.display());
+                    let report = Report { fault: Fault::Undecodable, native: None, detail };
+                    venue::tell(&self.venue, &report, &mut self.log);
+                }
+            }
+        }
+    }
+
+    /// Plays a line as something that happens at `at`.
+    pub(super) async fn play(&mut self, line: &Line<'_>, at: Time, shift_nanos: i64) -> Result<(), Gone> {
+        if self.at_seam && !matches!(line, Line::Header { .. }) {
+            self.at_seam = false;
+            let apart = line.ts().zip(self.last_recorded).map(|(ts, last)| ts.since(last));
+            if !apart.is_some_and(|nanos| (0..=CONTINUES_MAX_NANOS).contains(&nanos)) {
+                self.close_all(at);
+            }
+        }
+        self.last_recorded = line.ts().or(self.last_recorded);
+        self.last_at = Some(at);
+        match line {
+            Line::Connect { conn, .. } | Line::Recv { conn, .. }
+                if self.conns.len() < CONNECTIONS_MAX && !self.conns.contains(&**conn) =>
+            {
+                self.conns.insert(conn.to_string());
+            }
+            Line::Disconnect { conn, .. } => _ = self.conns.remove(&**conn),
+            _ => {}
+        }
+        self.feed_line(line, at);
+        // The venue's clock is moved with ours, so that the distance between the two stays as it was recorded.
+        for update in &mut self.out.updates {
+            update.ts = update.ts.map(|ts| ts.plus_nanos(shift_nanos));
+        }
+        self.settle().await
+    }
+
+    pub(super) async fn retell_wanted(&mut self) -> Result<(), Gone> {
+        self.feed.retell_wanted().await
+    }
+
+    pub(super) async fn retell_if_wanted(&mut self) -> Result<(), Gone> {
+        if !self.feed.is_retell_wanted() {
+            return Ok(());
+        }
+        self.feed.retelling();
+        self.player.adapter().retell(self.last_at.unwrap_or_else(now), &mut self.out);
+        self.settle().await
+    }
+
+    /// Connections of another day's recording say nothing about this one's.
+    fn close_all(&mut self, at: Time) {
+        for conn in std::mem::take(&mut self.conns) {
+            let line = Line::Disconnect { ts: None, conn: conn.into(), reason: Some(FILE_ENDED.into()) };
+            self.feed_line(&line, at);
+        }
+    }
+
+    fn feed_line(&mut self, line: &Line<'_>, at: Time) {
+        if let Err(why) = self.player.feed(line, at, &mut self.out) {
+            let detail = format!("{}: {why}", self.file.display());
+            self.out.reports.push(Report { fault: Fault::Undecodable, native: None, detail });
+        }
+    }
+
+    async fn finish(&mut self, ending: &str) -> Result<(), Gone> {
+        let at = self.last_at.unwrap_or_else(now);
+        self.player.adapter_mut().end(ending, at, &mut self.out);
+        self.progress.set(false, "the replay has ended");
+        tracing::info!(venue = self.venue, ending, "the replay has ended");
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Result<(), Gone> {
+        for report in self.out.reports.drain(..) {
+            venue::tell(&self.venue, &report, &mut self.log);
+        }
+        // A replay cannot ask anything of the venue.
+        self.out.commands.clear();
+        self.feed.publish(&mut self.out).await
+    }
+}
+
+fn player(group: &Group) -> Result<Player, IngestError> {
+    let unknown = || IngestError::UnknownVenue { venue: group.venue.clone() };
+    Ok(Player::new(ticker_feeds::adapter(&group.venue, &[]).ok_or_else(unknown)?))
+}

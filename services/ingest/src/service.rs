@@ -1,0 +1,197 @@
+//! Runs the sources and the publisher.
+
+use std::time::Duration;
+
+use http::Uri;
+use ticker_runtime::{Drain, Health};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::config::{Config, default_symbols};
+use crate::progress::{Progress, SourceKind};
+use crate::publisher::Publisher;
+use crate::replay::Replay;
+use crate::replay::files::{self, Group};
+use crate::venue::{Servers, Venue, VenuesHealth, fetch};
+use crate::{IngestError, publisher, synthetic, venue};
+
+/// Once the drain has begun, sources end within so long.
+const SOURCES_END_MAX: Duration = Duration::from_secs(2);
+
+/// Once the sources have ended, what they told is put on the tape within so long, or given up.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// A connection to the fanout stands after so long, or the try failed.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How often an idle connection to the fanout is proven, and how long the proof may take.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// An ingest service that has not been started: everything in its configuration that can be checked has been.
+#[derive(Debug)]
+pub struct Ingest {
+    config: Config,
+    venues: Vec<LiveVenue>,
+    recordings: Vec<Group>,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+struct LiveVenue {
+    name: String,
+    symbols: Vec<String>,
+    servers: Servers,
+}
+
+impl Ingest {
+    /// Checks the configuration, and that every recording is there and can be replayed. Reads the beginnings of files.
+    pub fn new(config: Config) -> Result<Self, IngestError> {
+        config.check()?;
+        let recordings = config.replay.as_ref().map_or_else(|| Ok(Vec::new()), |r| files::find(&r.paths))?;
+        if let Some(twice) = recordings.iter().find(|g| config.venues.contains(&g.venue)) {
+            let why = format!("{} would come live and from a recording at once", twice.venue);
+            return Err(IngestError::Setting { setting: "venues".to_owned(), why });
+        }
+        let venues = config.venues.iter().map(|name| live_venue(name, &config)).collect::<Result<_, _>>()?;
+        Ok(Self { config, venues, recordings, progress: Progress::new() })
+    }
+
+    /// How its sources do, also while it runs.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Runs until `drain` begins: then sources end, what they told is put on the tape, and it returns. Replays that have
+    /// ended do not end it.
+    pub async fn run(self, fanout: Channel, health: Health, drain: Drain) -> Result<(), IngestError> {
+        describe_metrics();
+        let Self { config, venues, recordings, progress } = self;
+        let (publisher, intake) = Publisher::new(&config.name, config.limits, &progress, health.component("publish"));
+        let mut sources: JoinSet<Result<(), IngestError>> = JoinSet::new();
+        if let Some(market) = config.synthetic {
+            let source = progress.source(ticker_feeds::synthetic::VENUE, SourceKind::Synthetic);
+            let running = synthetic::run(market, intake.feed(source.clone()), source, drain.clone());
+            sources.spawn(async {
+                running.await;
+                Ok(())
+            });
+        }
+        if let Some(replay) = config.replay {
+            let feed = |g: &Group| {
+                let source = progress.source(&g.venue, SourceKind::Replay);
+                (intake.feed(source.clone()), source)
+            };
+            let feeds = recordings.iter().map(feed).collect();
+            let how = (replay.speed, replay.repeat, replay.shift_to_now);
+            sources.spawn(Replay::new(recordings, how, feeds)?.run(drain.clone()));
+        }
+        if !venues.is_empty() {
+            let tls = fetch::tls()?;
+            let venues_health = std::sync::Arc::new(VenuesHealth::new(health.component("venues")));
+            for LiveVenue { name, symbols, servers } in venues {
+                let adapter = ticker_feeds::adapter(&name, &symbols);
+                let adapter = adapter.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
+                let source = progress.source(&name, SourceKind::Venue);
+                let feed = intake.feed(source.clone());
+                let venue = Venue::new(adapter, servers, tls.clone(), feed, source, venues_health.clone());
+                let drain = drain.clone();
+                sources.spawn(async {
+                    venue.run(drain).await;
+                    Ok(())
+                });
+            }
+        }
+        // The queue ends when the last source has.
+        drop(intake);
+        let publisher = std::sync::Arc::new(publisher);
+        let mut publishing = {
+            let publisher = publisher.clone();
+            tokio::spawn(async move { publisher.run(fanout).await })
+        };
+        let failed = all_end(&mut sources, &drain).await;
+        sources.abort_all();
+        while sources.join_next().await.is_some() {}
+        // The queue has ended with the last source, and publishing ends once it is empty.
+        if !publisher.is_done() && timeout(FLUSH_MAX, &mut publishing).await.is_err() {
+            let events = publisher.unacked_events();
+            tracing::warn!(events, "the fanout did not take the last events in time: they may be lost");
+        }
+        publishing.abort();
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Waits until all sources have ended; once the drain has begun, not much longer. Returns why one failed.
+async fn all_end(sources: &mut JoinSet<Result<(), IngestError>>, drain: &Drain) -> Option<IngestError> {
+    let ended = async {
+        while let Some(ended) = sources.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => return Some(why),
+                Err(why) => return Some(IngestError::Source { name: "task".to_owned(), why: why.to_string() }),
+            }
+        }
+        None
+    };
+    tokio::select! {
+        failed = ended => failed,
+        () = async { drain.started().await; tokio::time::sleep(SOURCES_END_MAX).await } => {
+            tracing::warn!("sources did not end in time: the fanout takes nothing");
+            None
+        }
+    }
+}
+
+fn live_venue(name: &str, config: &Config) -> Result<LiveVenue, IngestError> {
+    let particular = config.venue.get(name).cloned().unwrap_or_default();
+    let server = |key: &str, url: Option<String>, schemes: [&str; 2]| {
+        let Some(url) = url else { return Ok(None) };
+        let wrong = |why: String| IngestError::Setting { setting: format!("venue.{name}.{key}"), why };
+        let uri: Uri = url.parse().map_err(|why| wrong(format!("`{url}` is not a URL: {why}")))?;
+        match uri.scheme_str() {
+            Some(scheme) if schemes.contains(&scheme) => Ok(Some(uri)),
+            _ => Err(wrong(format!("`{url}` begins with neither {}:// nor {}://", schemes[0], schemes[1]))),
+        }
+    };
+    let servers = Servers {
+        websocket: server("websocket_url", particular.websocket_url, ["ws", "wss"])?,
+        rest: server("rest_url", particular.rest_url, ["http", "https"])?,
+    };
+    let symbols = if particular.symbols.is_empty() { default_symbols(name) } else { particular.symbols };
+    Ok(LiveVenue { name: name.to_owned(), symbols, servers })
+}
+
+/// [`Ingest::new`] and [`Ingest::run`] in one, for whoever does not show the progress.
+pub async fn run(config: Config, fanout: Channel, health: Health, drain: Drain) -> Result<(), IngestError> {
+    Ingest::new(config)?.run(fanout, health, drain).await
+}
+
+/// A channel to the fanout at `uri` (`http://host:port`), which connects when it is needed, and again when it breaks.
+/// Must be called inside a tokio runtime.
+pub fn connect(uri: &str) -> Result<Channel, IngestError> {
+    let wrong = |why: String| IngestError::Fanout { uri: uri.to_owned(), why };
+    let parsed: Uri = uri.parse().map_err(|why: http::uri::InvalidUri| wrong(why.to_string()))?;
+    if parsed.scheme_str() != Some("http") || parsed.authority().is_none() {
+        return Err(wrong("expected http://host:port (TLS between services comes later)".to_owned()));
+    }
+    let endpoint = Endpoint::from(parsed)
+        .connect_timeout(CONNECT_MAX)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    Ok(endpoint.connect_lazy())
+}
+
+/// Tells the metrics recorder what this crate's metrics mean. [`Ingest::run`] does it.
+pub fn describe_metrics() {
+    metrics::describe_counter!("ticker_ingest_events_total", "Events that a source told of.");
+    metrics::describe_counter!("ticker_ingest_events_dropped_total", "Events of instruments beyond the limit.");
+    publisher::describe();
+    venue::meters::describe();
+}
+
+#[cfg(test)]
+#[path = "service_tests.rs"]
+mod tests;

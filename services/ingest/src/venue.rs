@@ -1,0 +1,440 @@
+//! A live venue: drives its adapter with what comes over sockets, and does what the adapter asks for.
+//!
+//! One task for each venue. While it waits for room at the publisher it does not read, so a fanout that is away stops
+//! the venue's socket, by TCP, and nothing grows.
+
+pub(crate) mod fetch;
+mod link;
+pub(crate) mod meters;
+mod sends;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use http::Uri;
+use rustls::ClientConfig;
+use ticker_feeds::{Adapter, Command, Conn, Out, Report};
+use ticker_market::Time;
+use ticker_runtime::{Component, Drain, clock};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use self::fetch::{FetchError, Fetcher};
+use self::link::{Link, Socket, next_message};
+use self::meters::Meters;
+use crate::backoff::Backoff;
+use crate::feed::{Feed, Gone};
+use crate::log_limit::LogLimit;
+use crate::progress;
+
+/// Waits between tries to connect: Binance allows one a second for each address.
+const BACKOFF_FLOOR: Duration = Duration::from_millis(100);
+/// See [`BACKOFF_FLOOR`].
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// See [`BACKOFF_FLOOR`].
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// A connection that held so long was a good one: the next try is a first one again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+
+/// When a connection is replaced because of its age, the old one goes on so long beside the new one.
+const HANDOVER: Duration = Duration::from_secs(20);
+
+/// REST requests under way at a time.
+const FETCHES_MAX: usize = 8;
+/// REST requests that wait for their turn.
+const FETCHES_WAITING_MAX: usize = 1_000;
+
+/// A wait at the publisher of this length says nothing about the venue's silence.
+const HELD_UP_MIN: Duration = Duration::from_millis(200);
+
+/// What is ready when one live venue is connected.
+#[derive(Debug)]
+pub(crate) struct VenuesHealth {
+    component: Component,
+    connected: AtomicUsize,
+}
+
+impl VenuesHealth {
+    pub(crate) fn new(component: Component) -> Self {
+        component.set_waiting("a venue");
+        Self { component, connected: AtomicUsize::new(0) }
+    }
+
+    fn up(&self) {
+        self.connected.fetch_add(1, Ordering::SeqCst);
+        self.component.set_ready();
+    }
+
+    fn down(&self, why: &str) {
+        if self.connected.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.component.set_waiting(format!("a venue: {why}"));
+        }
+    }
+}
+
+/// Another server than the venue's own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Servers {
+    pub(crate) websocket: Option<Uri>,
+    pub(crate) rest: Option<Uri>,
+}
+
+type Fetched = (String, Result<Bytes, FetchError>);
+
+pub(crate) struct Venue {
+    adapter: Box<dyn Adapter>,
+    name: String,
+    servers: Servers,
+    tls: Arc<ClientConfig>,
+    feed: Feed,
+    progress: Arc<progress::Source>,
+    health: Arc<VenuesHealth>,
+    meters: Meters,
+    log: LogLimit,
+    fetcher: Fetcher,
+    /// Oldest first; two only while one replaces the other.
+    links: Vec<Link>,
+    connecting: Option<BoxFuture<'static, Result<Socket, String>>>,
+    fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
+    fetches: VecDeque<String>,
+    backoff: Backoff,
+    conns: u32,
+    out: Out,
+}
+
+impl Venue {
+    pub(crate) fn new(
+        adapter: Box<dyn Adapter>,
+        servers: Servers,
+        tls: Arc<ClientConfig>,
+        feed: Feed,
+        progress: Arc<progress::Source>,
+        health: Arc<VenuesHealth>,
+    ) -> Self {
+        let name = progress.name().to_owned();
+        Self {
+            meters: Meters::new(&name),
+            log: LogLimit::new(std::time::Instant::now()),
+            fetcher: Fetcher::new(&tls, servers.rest.clone()),
+            links: Vec::with_capacity(2),
+            connecting: None,
+            fetching: FuturesUnordered::new(),
+            fetches: VecDeque::new(),
+            backoff: Backoff::new(BACKOFF_FLOOR, BACKOFF_FIRST, BACKOFF_MAX),
+            conns: 0,
+            out: Out::default(),
+            adapter,
+            name,
+            servers,
+            tls,
+            feed,
+            progress,
+            health,
+        }
+    }
+
+    /// Runs until the drain begins.
+    pub(crate) async fn run(mut self, drain: Drain) {
+        self.meters.connected.set(0.0);
+        tokio::select! {
+            () = drain.started() => return,
+            () = self.list() => {}
+        }
+        if self.settle().await.is_err() {
+            return;
+        }
+        self.connect(Duration::ZERO);
+        while !drain.is_started() {
+            if self.step(&drain).await.is_err() {
+                break;
+            }
+        }
+        self.progress.set(false, "ended");
+        for link in std::mem::take(&mut self.links) {
+            link.close().await;
+        }
+    }
+
+    /// Waits for the next thing that happens, and does all that follows from it.
+    async fn step(&mut self, drain: &Drain) -> Result<(), Gone> {
+        let due = self.next_due();
+        tokio::select! {
+            () = drain.started() => return Ok(()),
+            wanted = self.feed.retell_wanted() => {
+                wanted?;
+                self.feed.retelling();
+                self.adapter.retell(now(), &mut self.out);
+            }
+            (at, message) = next_message(&mut self.links) => self.received(at, message),
+            Some((url, result)) = self.fetching.next() => self.fetched(url, result),
+            result = connected(&mut self.connecting) => self.connected(result),
+            () = sleep_until(due) => {}
+        }
+        // Also while frames never stop coming.
+        self.due().await;
+        self.settle().await
+    }
+
+    /// The instruments are fetched before the first connection, which subscribes by them. The adapter goes without them,
+    /// and asks again, if they do not come.
+    async fn list(&mut self) {
+        let Some(url) = self.adapter.rules().instruments_url else { return };
+        self.progress.set(false, "fetching the list of instruments");
+        let result = self.fetcher.fetch(&url).await;
+        self.fetched(url, result);
+    }
+
+    fn connect(&mut self, wait: Duration) {
+        let url = self.adapter.rules().websocket_url;
+        let uri = fetch::rebase(&url, self.servers.websocket.as_ref());
+        let tls = Arc::clone(&self.tls);
+        self.connecting = Some(Box::pin(async move {
+            sleep(wait).await;
+            link::connect(uri?, tls).await
+        }));
+    }
+
+    fn connected(&mut self, result: Result<Socket, String>) {
+        match result {
+            Ok(socket) => {
+                let (conn, now_wall) = (Conn(self.conns), now());
+                self.conns = self.conns.wrapping_add(1);
+                let rules = self.adapter.rules();
+                if self.links.is_empty() {
+                    self.health.up();
+                }
+                self.links.push(Link::new(conn, socket, &rules, Instant::now()));
+                self.meters.connected.set(1.0);
+                self.progress.set(true, "connected");
+                tracing::info!(venue = self.name, "connected");
+                self.adapter.opened(conn, &rules.websocket_url, now_wall, &mut self.out);
+            }
+            Err(why) => {
+                self.meters.disconnected("connect");
+                self.try_again(&why);
+            }
+        }
+    }
+
+    fn try_again(&mut self, why: &str) {
+        let wait = self.backoff.next();
+        tracing::warn!(venue = self.name, why, ?wait, "no connection");
+        if self.links.is_empty() {
+            self.progress.set(false, format!("connecting again in {:.1} s: {why}", wait.as_secs_f64()));
+        }
+        self.connect(wait);
+    }
+
+    /// Gives a connection up. `cause` is a short stable word, `why` for a person.
+    fn disconnect(&mut self, at: usize, cause: &'static str, why: &str) {
+        let link = self.links.remove(at);
+        self.meters.disconnected(cause);
+        if link.opened.elapsed() >= HEALTHY_AFTER {
+            self.backoff.reset();
+        }
+        self.adapter.closed(link.conn, cause, now(), &mut self.out);
+        if self.links.is_empty() {
+            self.health.down(&format!("{} {why}", self.name));
+            self.fetches.clear();
+            if self.connecting.is_none() {
+                self.try_again(why);
+            } else {
+                self.progress.set(false, format!("connecting: {why}"));
+            }
+        } else {
+            self.meters.connected.set(1.0);
+            tracing::info!(venue = self.name, cause, "a connection has ended, the other goes on");
+        }
+    }
+
+    fn received(&mut self, at: usize, message: Option<Result<Message, Error>>) {
+        let Some(link) = self.links.get_mut(at) else { return };
+        let bytes = match message {
+            Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message.into_data(),
+            Some(Ok(Message::Ping(_))) => {
+                link.heard = Instant::now();
+                return;
+            }
+            Some(Ok(Message::Pong(_) | Message::Frame(_))) => return,
+            Some(Ok(Message::Close(frame))) => {
+                let why =
+                    frame.map_or_else(|| "closed by the venue".to_owned(), |f| format!("closed by the venue: {f}"));
+                return self.disconnect(at, "closed", &why);
+            }
+            Some(Err(why @ Error::Capacity(_))) => return self.disconnect(at, "too_large", &why.to_string()),
+            Some(Err(why)) => return self.disconnect(at, "error", &fetch::told(&why)),
+            None => return self.disconnect(at, "eof", "the connection ended"),
+        };
+        link.heard = Instant::now();
+        self.meters.frames.increment(1);
+        self.meters.bytes.increment(bytes.len() as u64);
+        let (conn, recv) = (link.conn, now());
+        self.adapter.frame(conn, &bytes, recv, &mut self.out);
+        self.meters.decode_seconds.record(link.heard.elapsed().as_secs_f64());
+        if let Some(ts) = self.out.updates.last().and_then(|u| u.ts) {
+            self.meters.lag_seconds.set(recv.since(ts) as f64 / 1e9);
+        }
+    }
+
+    fn fetched(&mut self, url: String, result: Result<Bytes, FetchError>) {
+        match result {
+            Ok(body) => {
+                self.meters.fetched("ok");
+                self.adapter.response(&url, &body, now(), &mut self.out);
+            }
+            Err(why) => {
+                self.meters.fetched(why.cause());
+                tracing::warn!(venue = self.name, url, %why, "a fetch failed");
+                self.adapter.failed(&url, now(), &mut self.out);
+            }
+        }
+    }
+
+    /// When [`Venue::due`] has something to do next.
+    fn next_due(&self) -> Instant {
+        let (rules, at) = (self.adapter.rules(), Instant::now());
+        // Nothing is due for long: wake up now and then all the same.
+        let mut next = at + Duration::from_secs(60);
+        for link in &self.links {
+            next = next.min(link.silent_at(&rules)).min(link.ping_at(&rules));
+            next = link.sends.next_at().map_or(next, |t| next.min(t));
+        }
+        if let Some(timer) = self.adapter.next_timer() {
+            next = next.min(at + Duration::from_nanos(u64::try_from(timer.since(now())).unwrap_or(0)));
+        }
+        match (&self.links[..], rules.age_max) {
+            ([_, new, ..], _) => next.min(new.opened + HANDOVER),
+            ([link], Some(age)) if self.connecting.is_none() => next.min(link.opened + age),
+            _ => next,
+        }
+    }
+
+    /// Does all that time demands.
+    async fn due(&mut self) {
+        let (rules, at) = (self.adapter.rules(), Instant::now());
+        let mut i = 0;
+        while i < self.links.len() {
+            let link = &mut self.links[i];
+            if link.silent_at(&rules) <= at {
+                let conn = link.conn;
+                self.adapter.silent(conn, now(), &mut self.out);
+                self.disconnect(i, "silent", &format!("nothing was heard for {:?}", rules.silence_max));
+                continue;
+            }
+            let mut sent = link.send_due(at).await;
+            if link.ping_at(&rules) <= at && sent.is_ok() {
+                sent = link.ping(&rules, at).await.map(|()| 1);
+            }
+            match sent {
+                Ok(sent) => {
+                    self.meters.sends.increment(sent);
+                    i += 1;
+                }
+                Err(why) => self.disconnect(i, "error", &fetch::told(&why)),
+            }
+        }
+        if self.links.len() > 1 && self.links[1].opened + HANDOVER <= at {
+            self.disconnect(0, "replaced", "a newer connection took over");
+        }
+        if let ([link], Some(age), None) = (&self.links[..], rules.age_max, &self.connecting)
+            && link.opened + age <= at
+        {
+            self.connect(Duration::ZERO);
+        }
+        if self.adapter.next_timer().is_some_and(|t| t <= now()) {
+            self.adapter.timer(now(), &mut self.out);
+        }
+    }
+
+    /// Publishes what the adapter told, and does what it asked for, until it asks for nothing more.
+    async fn settle(&mut self) -> Result<(), Gone> {
+        loop {
+            for report in self.out.reports.drain(..) {
+                tell(&self.name, &report, &mut self.log);
+            }
+            let before = Instant::now();
+            self.feed.publish(&mut self.out).await?;
+            if before.elapsed() >= HELD_UP_MIN {
+                // We did not listen: the venue was not silent.
+                let at = Instant::now();
+                self.links.iter_mut().for_each(|link| link.heard = at);
+            }
+            let commands = std::mem::take(&mut self.out.commands);
+            if commands.is_empty() {
+                break;
+            }
+            for command in commands {
+                self.command(command);
+            }
+        }
+        while self.fetching.len() < FETCHES_MAX
+            && let Some(url) = self.fetches.pop_front()
+        {
+            let fetcher = self.fetcher.clone();
+            self.fetching.push(Box::pin(async move {
+                let result = fetcher.fetch(&url).await;
+                (url, result)
+            }));
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Send(conn, text) => {
+                // A connection that is gone meanwhile needs nothing sent: the next one subscribes by itself.
+                let Some(at) = self.links.iter().position(|l| l.conn == conn) else { return };
+                if !self.links[at].sends.push(text) {
+                    self.disconnect(at, "sends", "too many messages wait to be sent");
+                }
+            }
+            Command::Fetch(url) if self.fetches.len() >= FETCHES_WAITING_MAX => {
+                self.meters.fetched("too_many");
+                self.adapter.failed(&url, now(), &mut self.out);
+            }
+            Command::Fetch(url) => self.fetches.push_back(url),
+            Command::Reconnect(conn, reason) => {
+                if let Some(at) = self.links.iter().position(|l| l.conn == conn) {
+                    self.disconnect(at, reason, reason);
+                }
+            }
+        }
+    }
+}
+
+/// The connection that is being made, once it stands; never, if none is.
+async fn connected(connecting: &mut Option<BoxFuture<'static, Result<Socket, String>>>) -> Result<Socket, String> {
+    match connecting {
+        Some(future) => {
+            let result = future.await;
+            *connecting = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn now() -> Time {
+    Time(clock::now_nanos())
+}
+
+/// Counts and logs what an adapter found wrong.
+pub(crate) fn tell(venue: &str, report: &Report, log: &mut LogLimit) {
+    meters::fault(venue, report.fault);
+    if let Some(left_out) = log.admit(std::time::Instant::now()) {
+        let (cause, detail) = (report.fault.as_str(), &report.detail);
+        let native = report.native.as_deref().unwrap_or_default();
+        tracing::warn!(venue, cause, native, detail, left_out, "the venue's data was wrong");
+    }
+}
+
+#[cfg(test)]
+#[path = "venue/tests.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+"""Runs `ticker up` on free ports for a test, and sees that it ends in good order.
+
+    python service.py BINARY [ARGUMENT…] -- COMMAND…
+
+runs COMMAND with {http}, {grpc} and {admin} replaced by the addresses, ends the service with the signal that Ctrl-C
+sends, and exits with COMMAND's status, or 1 if the service did not end with 0.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+READY_S = 60
+DRAIN_S = 30
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now. All are held until the last is found, so that they differ."""
+    held = []
+    try:
+        for _ in range(count):
+            held.append(socket.create_server(("127.0.0.1", 0)))
+        return [s.getsockname()[1] for s in held]
+    finally:
+        for s in held:
+            s.close()
+
+
+class Service:
+    """`ticker up`, for as long as a `with` block lasts."""
+
+    def __init__(self, binary: str, *arguments: str):
+        http_port, grpc_port, admin_port = free_ports(3)
+        self.http = f"127.0.0.1:{http_port}"
+        self.grpc = f"127.0.0.1:{grpc_port}"
+        self.admin = f"127.0.0.1:{admin_port}"
+        self.command = [binary, "up", "--listen", self.http, "--grpc", self.grpc, "--admin", self.admin, *arguments]
+        self.exit_code: int | None = None
+
+    def __enter__(self) -> Service:
+        # No setting of the caller's shell may change what is tested.
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("TICKER_")}
+        self.log = tempfile.NamedTemporaryFile(prefix="ticker-", suffix=".log", mode="w+")
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=subprocess.STDOUT, env=clean)
+        deadline = time.monotonic() + READY_S
+        while not self._is_ready():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{' '.join(self.command)} ended with {self.process.returncode}:\n{self.output()}")
+            if time.monotonic() > deadline:
+                self.process.kill()
+                raise RuntimeError(f"not ready after {READY_S} s:\n{self.output()}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.exit_code = self.process.wait(DRAIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            self.exit_code = None
+        self.text = self.output()
+        self.log.close()
+
+    def output(self) -> str:
+        """What the service has printed, its end."""
+        with open(self.log.name, encoding="utf-8", errors="replace") as text:
+            return "".join(text.readlines()[-60:])
+
+    def _is_ready(self) -> bool:
+        try:
+            connection = http.client.HTTPConnection(self.admin, timeout=1)
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+
+def main() -> int:
+    if "--" not in sys.argv:
+        print(__doc__, file=sys.stderr)
+        return 2
+    split = sys.argv.index("--")
+    with Service(*sys.argv[1:split]) as service:
+        addresses = {"{http}": service.http, "{grpc}": service.grpc, "{admin}": service.admin}
+        command = sys.argv[split + 1 :]
+        for name, address in addresses.items():
+            command = [word.replace(name, address) for word in command]
+        status = subprocess.run(command, check=False).returncode
+    if service.exit_code != 0:
+        print(f"the service ended with {service.exit_code} after Ctrl-C, not with 0:\n{service.text}", file=sys.stderr)
+        return status or 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
