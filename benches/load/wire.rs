@@ -3,6 +3,16 @@
 
 use crate::histogram::Histogram;
 
+/// What becomes of what is cut from the bytes.
+pub(crate) trait Sink {
+    /// So many bytes came.
+    fn bytes(&mut self, count: usize);
+    /// One object, many lines, or the answer of a poll. `now` is in microseconds.
+    fn json(&mut self, text: &[u8], now: i64);
+    /// A `ticker.v1.SubscribeResponse`.
+    fn protobuf(&mut self, message: &[u8], now: i64);
+}
+
 /// What all readers have received.
 pub(crate) struct Tally {
     pub(crate) events: u64,
@@ -23,6 +33,22 @@ impl Tally {
             kind: memchr::memmem::Finder::new(b"\"kind\":\""),
             published: memchr::memmem::Finder::new(b"\"pub\":"),
         }
+    }
+
+    /// `published` and `now` are microseconds. Snapshots tell of earlier events, so their age is no latency.
+    fn count(&mut self, snapshot: bool, published: i64, now: i64) {
+        if snapshot {
+            self.snapshots += 1;
+        } else {
+            self.events += 1;
+            self.latency.record(u64::try_from(now - published).unwrap_or(0));
+        }
+    }
+}
+
+impl Sink for Tally {
+    fn bytes(&mut self, count: usize) {
+        self.bytes += count as u64;
     }
 
     /// Counts the events in that JSON: one object, many lines, or the answer of a poll.
@@ -65,16 +91,6 @@ impl Tally {
             }
         }
         self.count(kind == 2, published / 1_000, now);
-    }
-
-    /// `published` and `now` are microseconds. Snapshots tell of earlier events, so their age is no latency.
-    fn count(&mut self, snapshot: bool, published: i64, now: i64) {
-        if snapshot {
-            self.snapshots += 1;
-        } else {
-            self.events += 1;
-            self.latency.record(u64::try_from(now - published).unwrap_or(0));
-        }
     }
 }
 
@@ -141,9 +157,14 @@ impl Parser {
         }
     }
 
+    /// The server has accepted the request.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.head
+    }
+
     /// Takes bytes as they came.
-    pub(crate) fn feed(&mut self, bytes: &[u8], now: i64, tally: &mut Tally) -> Result<(), String> {
-        tally.bytes += bytes.len() as u64;
+    pub(crate) fn feed(&mut self, bytes: &[u8], now: i64, tally: &mut impl Sink) -> Result<(), String> {
+        tally.bytes(bytes.len());
         // Most reads end at the end of a frame: then nothing is copied.
         let mut kept = std::mem::take(&mut self.left);
         if kept.is_empty() {
@@ -158,7 +179,7 @@ impl Parser {
         Ok(())
     }
 
-    fn all(&mut self, bytes: &[u8], now: i64, tally: &mut Tally) -> Used {
+    fn all(&mut self, bytes: &[u8], now: i64, tally: &mut impl Sink) -> Used {
         let mut used = 0;
         loop {
             let rest = &bytes[used..];
@@ -195,7 +216,7 @@ impl Parser {
         Ok(end + 4)
     }
 
-    fn websocket(&mut self, bytes: &[u8], now: i64, tally: &mut Tally) -> Used {
+    fn websocket(&mut self, bytes: &[u8], now: i64, tally: &mut impl Sink) -> Used {
         let [first, second, ..] = *bytes else { return Ok(0) };
         let (start, length) = match (second, bytes) {
             (126, [_, _, a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
@@ -226,7 +247,7 @@ impl Parser {
         Ok(start + length)
     }
 
-    fn stream(&mut self, bytes: &[u8], now: i64, tally: &mut Tally) -> Used {
+    fn stream(&mut self, bytes: &[u8], now: i64, tally: &mut impl Sink) -> Used {
         self.joined = true;
         match self.body {
             Body::Chunked => {
@@ -244,7 +265,7 @@ impl Parser {
         }
     }
 
-    fn lines(&mut self, data: &[u8], now: i64, tally: &mut Tally) {
+    fn lines(&mut self, data: &[u8], now: i64, tally: &mut impl Sink) {
         let Some(end) = memchr::memrchr(b'\n', data) else { return self.inner.extend_from_slice(data) };
         if self.inner.is_empty() {
             tally.json(&data[..end], now);
@@ -256,7 +277,7 @@ impl Parser {
         self.inner.extend_from_slice(&data[end + 1..]);
     }
 
-    fn answer(&mut self, bytes: &[u8], now: i64, tally: &mut Tally) -> Used {
+    fn answer(&mut self, bytes: &[u8], now: i64, tally: &mut impl Sink) -> Used {
         let used = match self.body {
             Body::Length(length) => {
                 let Some(body) = bytes.get(..length) else { return Ok(0) };
@@ -285,7 +306,7 @@ impl Parser {
     }
 
     /// One HTTP/2 frame (RFC 9113 §4.1).
-    fn http2(&mut self, bytes: &[u8], now: i64, tally: &mut Tally) -> Used {
+    fn http2(&mut self, bytes: &[u8], now: i64, tally: &mut impl Sink) -> Used {
         let Some(header) = bytes.get(..9) else { return Ok(0) };
         let length = usize::from(header[0]) << 16 | usize::from(header[1]) << 8 | usize::from(header[2]);
         let Some(payload) = bytes.get(9..9 + length) else { return Ok(0) };

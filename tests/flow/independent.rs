@@ -19,6 +19,9 @@ pub(crate) struct Expected {
     pub(crate) trades: Vec<RawTrade>,
     /// The sum (as the contract defines it) of the whole book after each change, without repeats.
     pub(crate) sums: Vec<u32>,
+    /// Kraken: the venue's own checksum that belongs to each sum, and the decimals of its prices and sizes.
+    pub(crate) checksums: Vec<u32>,
+    pub(crate) scales: (u32, u32),
     /// How many of the first sums lie before the buffered changes were all applied: a decoder may leave them out.
     pub(crate) optional: usize,
     /// The book at the end.
@@ -52,10 +55,12 @@ impl Expected {
         self.sum = 0;
     }
 
-    fn changed(&mut self) {
-        if self.sums.last() != Some(&self.sum) {
+    fn changed(&mut self) -> bool {
+        let changed = self.sums.last() != Some(&self.sum);
+        if changed {
             self.sums.push(self.sum);
         }
+        changed
     }
 
     /// Kraken cuts to the depth that was subscribed to.
@@ -153,11 +158,15 @@ fn kraken(all: &mut BTreeMap<String, Expected>, depth: &mut BTreeMap<String, usi
                 }
                 for (side, bid) in [("bids", true), ("asks", false)] {
                     for level in item[side].as_array().into_iter().flatten() {
-                        book.set(bid, text(&level["price"]), text(&level["qty"]));
+                        let (price, size) = (text(&level["price"]), text(&level["qty"]));
+                        book.scales = (number(price).scale(), number(size).scale());
+                        book.set(bid, price, size);
                     }
                 }
                 book.cut(*depth.get(native).unwrap_or(&10));
-                book.changed();
+                if book.changed() {
+                    book.checksums.push(item["checksum"].as_u64().expect("every book frame has one") as u32);
+                }
             }
             "trade" => {
                 let id = item["trade_id"].to_string();

@@ -64,12 +64,32 @@ struct Received {
     board: Board,
     trades: BTreeMap<String, Vec<RawTrade>>,
     sums: BTreeMap<String, Vec<u32>>,
+    /// Kraken's checksum of this reader's book, for each sum; and the decimals that it is made with.
+    checksums: BTreeMap<String, Vec<u32>>,
+    scales: BTreeMap<String, (u32, u32)>,
     /// Every event, in order.
     events: Vec<(String, u64)>,
     ended: BTreeSet<String>,
 }
 
+/// Kraken's own checksum of a book (WebSocket v2 documentation, "Book checksum"): the ten best asks, then the ten best
+/// bids, each price and size without its point and leading zeros.
+fn kraken_checksum(book: &Book, scales: (u32, u32)) -> u32 {
+    let digits = |mut value: ticker_market::Decimal, scale| {
+        value.rescale(scale);
+        value.mantissa().to_string()
+    };
+    let levels = book.asks().take(10).chain(book.bids().take(10));
+    let text: String = levels.map(|l| digits(l.price, scales.0) + &digits(l.size, scales.1)).collect();
+    crc32fast::hash(text.as_bytes())
+}
+
 impl Received {
+    fn expecting(expected: &BTreeMap<String, Expected>, venue: &str) -> Self {
+        let scales = expected.iter().filter(|_| venue == "kraken").map(|(symbol, e)| (symbol.clone(), e.scales));
+        Self { scales: scales.collect(), ..Self::default() }
+    }
+
     fn take(&mut self, message: &Message) -> Result<(), String> {
         if let Message::Notice(Notice::Gap { topic, reason }) = message {
             return Err(format!("a gap on {topic:?}: {reason}"));
@@ -88,9 +108,12 @@ impl Received {
             }
             Data::Book(_) if event.topic.channel == Channel::Book => {
                 let book = self.board.book(&event.topic).ok_or("a book event without a book")?;
-                let sums = self.sums.entry(symbol).or_default();
+                let sums = self.sums.entry(symbol.clone()).or_default();
                 if sums.last() != Some(&book.sum()) {
                     sums.push(book.sum());
+                    if let Some(scales) = self.scales.get(&symbol) {
+                        self.checksums.entry(symbol).or_default().push(kraken_checksum(book, *scales));
+                    }
                 }
             }
             Data::Status(status) if status.state == State::Closed => {
@@ -120,6 +143,9 @@ impl Received {
             }
             if expected.sums.is_empty() {
                 continue;
+            }
+            if venue == "kraken" && self.checksums.get(symbol) != Some(&expected.checksums) {
+                return Err(format!("{symbol}: the venue's checksum and that of the reader's book differ"));
             }
             let topic = ticker_market::Topic::new(Channel::Book, venue, symbol).map_err(|e| e.to_string())?;
             let book: &Book = self.board.book(&topic).ok_or_else(|| format!("{symbol}: no book at the end"))?;
@@ -174,7 +200,7 @@ async fn every_transport(path: PathBuf, venue: &'static str) -> Result<(), Strin
     // Instruments are known to readers once they have appeared.
     let mut first: Option<Vec<(String, u64)>> = None;
     for over in [Over::Ws, Over::WsProtobuf, Over::Sse, Over::Ndjson, Over::Poll, Over::Grpc, Over::GrpcSession] {
-        let mut received = Received::default();
+        let mut received = Received::expecting(&expected, venue);
         read(&rig, over, everything(venue), expected.len(), usize::MAX, &mut received).await?;
         received.check(venue, &expected).map_err(|e| format!("{over}: {e}"))?;
         match &first {
@@ -202,7 +228,7 @@ async fn changing_transports(path: PathBuf, venue: &'static str) -> Result<(), S
     let expected = independent::read(&path, venue);
     let rig = Rig::start(ticker_edge::Config { backlog_events_max: 1 << 20, ..Default::default() }).await;
     rig.replay(path);
-    let mut received = Received::default();
+    let mut received = Received::expecting(&expected, venue);
     let mut subscription = everything(venue);
     let total: usize = expected.values().map(|e| e.trades.len() + e.sums.len()).sum();
     let stretch = (total / 12).clamp(1, 2_000);

@@ -29,7 +29,8 @@ impl Rig {
     /// Starts a fanout and an edge that follows it.
     pub(crate) async fn start(edge_config: ticker_edge::Config) -> Self {
         let (drain, health) = (Drain::new(), Health::new());
-        let config = ticker_fanout::Config { tape_bytes_max: 2 << 30, ..Default::default() };
+        let config =
+            ticker_fanout::Config { tape_bytes_max: 2 << 30, backlog_events_max: 1 << 20, ..Default::default() };
         let fanout = Fanout::new(config, drain.clone());
         let listener = tokio::net::TcpListener::bind(FREE).await.expect("a free port");
         let grpc = format!("http://{}", listener.local_addr().expect("bound"));

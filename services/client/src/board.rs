@@ -9,6 +9,9 @@ use std::sync::Arc;
 use ticker_market::{Book, BookError, Class, Cursor, Data, Epoch, Event, Kind, Levels, Topic};
 use ticker_proto::{Message, Notice, Part};
 
+/// The reason of the gap that begins a new epoch.
+pub(crate) const EPOCH_CHANGED: &str = "epoch_changed";
+
 /// A promise that was broken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts and the contract's names say what the fields are")]
@@ -184,6 +187,11 @@ impl Board {
                 if let Some(entry) = entry {
                     (entry.seq, entry.parts) = (None, None);
                 }
+            }
+            // Places of another epoch mean nothing here; `welcome` follows, but for polls, which have no session.
+            Notice::Gap { topic: None, reason } if reason == EPOCH_CHANGED => {
+                self.topics.clear();
+                (self.epoch, self.passed, self.beat, self.joining) = (None, 0, 0, true);
             }
             Notice::Gap { topic: None, .. } => {
                 for entry in self.topics.values_mut() {
@@ -455,6 +463,9 @@ mod tests {
         apply(&mut board, r#"{"op":"welcome","version":"1","epoch":"f","cursor":"f-1","heartbeat_ms":1}"#)
             .expect("anew");
         apply(&mut board, &trade(1, 0)).expect("another epoch");
+        apply(&mut board, &trade(9, 1)).expect("follows");
+        apply(&mut board, r#"{"op":"gap","reason":"epoch_changed"}"#).expect("anew");
+        apply(&mut board, &trade(2, 1)).expect("a third epoch");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use ticker_market::{Class, Cursor, Kind, Topic};
 use ticker_proto::{Notice, Part};
 
+use crate::board::EPOCH_CHANGED;
+
 /// The place from which a reader can go on without loss.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tracker {
@@ -93,6 +95,10 @@ impl Tracker {
             Notice::Subscribed { id, .. } | Notice::Error { id: Some(id), .. } => {
                 // Where there is only one subscription its answer has no id.
                 self.joining.retain(|j| j != id && *id != 0);
+            }
+            Notice::Gap { topic: None, reason } if reason == EPOCH_CHANGED => {
+                self.ahead.clear();
+                self.had.clear();
             }
             // The head of the tape, not a place that this reader has reached: it counts only for who has none yet, or
             // when older places mean nothing any more.

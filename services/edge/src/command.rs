@@ -124,7 +124,7 @@ impl ShardHandle {
 
     fn wake(&self) -> io::Result<()> {
         // One wake-up serves all commands that come before the shard looks.
-        if self.woken.swap(true, Ordering::AcqRel) { Ok(()) } else { self.waker.wake() }
+        if self.woken.swap(true, Ordering::SeqCst) { Ok(()) } else { self.waker.wake() }
     }
 }
 

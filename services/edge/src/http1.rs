@@ -112,7 +112,9 @@ fn websocket_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>) -
         Some("ticker.v1.proto") => Some("ticker.v1.proto"),
         _ if offered.is_empty() => None,
         _ => {
-            return bad("none of the offered subprotocols is spoken here: there are ticker.v1.json and ticker.v1.proto");
+            return bad(
+                "none of the offered subprotocols is spoken here: there are ticker.v1.json and ticker.v1.proto",
+            );
         }
     };
     let params = match query.is_empty() {

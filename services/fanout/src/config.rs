@@ -33,6 +33,8 @@ pub struct Config {
     pub streams_max: usize,
     /// Subscriptions and sessions served without an edge.
     pub sessions_max: usize,
+    /// Events of one topic that may wait for a consumer who subscribes here: beyond that it is closed as too slow.
+    pub backlog_events_max: usize,
     /// Topics and patterns that one edge follows.
     pub interest_max: usize,
     /// Events in one page of a backfill.
@@ -58,6 +60,7 @@ impl Default for Config {
             message_bytes_max: 16 << 20,
             streams_max: 256,
             sessions_max: 1_000,
+            backlog_events_max: 16_384,
             interest_max: 600_000,
             backfill_events_max: 1_000,
             request_topics_max: 10_000,

@@ -1,5 +1,7 @@
 //! A venue's book with the books of limited depth that are derived from it.
 
+use std::cmp::Ordering;
+
 use ticker_market::book::{BookSide, level_crc};
 use ticker_market::{Book, BookError, Decimal, Level, Levels};
 
@@ -161,49 +163,89 @@ impl Derived {
             if shown.len() == self.depth && shown.last().is_some_and(|last| is_better(side, last.price, first.price)) {
                 continue;
             }
-            self.sum = match side {
-                BookSide::Bid => follow_side(side, shown, || book.bids().take(self.depth), out, self.sum),
-                BookSide::Ask => follow_side(side, shown, || book.asks().take(self.depth), out, self.sum),
-            };
+            follow_side(side, self.depth, shown, changed, out, &mut self.sum);
+            refill(side, self.depth, shown, book, out, &mut self.sum);
+            out.sort_unstable_by(|a, b| best_first(side, a, b));
         }
         (!levels.bids.is_empty() || !levels.asks.is_empty()).then_some(levels)
     }
 }
 
-/// Makes `shown` equal to `now`, appends what differs to `out`, and returns the sum as it is then.
-fn follow_side<'a, I: Iterator<Item = &'a Level>>(
+/// Does to the levels shown what the change does to them, and appends what differs to `out`. What must move in from
+/// below is left to [`refill`]. Costs what the change is long, not what is shown.
+fn follow_side(
     side: BookSide,
+    depth: usize,
     shown: &mut Vec<Level>,
-    now: impl Fn() -> I,
+    changed: &[Level],
     out: &mut Vec<Level>,
-    mut sum: u32,
-) -> u32 {
-    let mut old = shown.iter().peekable();
-    for level in now() {
-        while let Some(gone) = old.next_if(|o| is_better(side, o.price, level.price)) {
-            sum = sum.wrapping_sub(level_crc(side, *gone));
-            out.push(Level { price: gone.price, size: Decimal::ZERO });
+    sum: &mut u32,
+) {
+    let find = |shown: &[Level], price| match shown.partition_point(|s| is_better(side, s.price, price)) {
+        at if shown.get(at).is_some_and(|s| s.price == price) => Ok(at),
+        at => Err(at),
+    };
+    // Before anything moves in: what was there and is gone or has another size.
+    for level in changed {
+        let Ok(at) = find(shown, level.price) else { continue };
+        if shown[at].size == level.size {
+            continue;
         }
-        match old.next_if(|o| o.price == level.price) {
-            Some(same) if same.size == level.size => {}
-            other => {
-                sum = sum.wrapping_add(level_crc(side, *level));
-                if let Some(was) = other {
-                    sum = sum.wrapping_sub(level_crc(side, *was));
-                }
-                out.push(*level);
+        *sum = sum.wrapping_sub(level_crc(side, shown[at]));
+        if level.size.is_zero() {
+            shown.remove(at);
+        } else {
+            *sum = sum.wrapping_add(level_crc(side, *level));
+            shown[at] = *level;
+        }
+        out.push(*level);
+    }
+    let moved_in = out.len();
+    for level in changed.iter().filter(|l| !l.size.is_zero()) {
+        // Behind the last level shown the book may hold better ones than this.
+        if let Err(at) = find(shown, level.price)
+            && at < shown.len()
+        {
+            *sum = sum.wrapping_add(level_crc(side, *level));
+            shown.insert(at, *level);
+            out.push(*level);
+        }
+    }
+    while shown.len() > depth
+        && let Some(gone) = shown.pop()
+    {
+        *sum = sum.wrapping_sub(level_crc(side, gone));
+        match out.iter().position(|o| o.price == gone.price) {
+            // It moved in a moment ago and was never told: it is taken back.
+            Some(at) if at >= moved_in => {
+                out.remove(at);
             }
+            Some(at) => out[at].size = Decimal::ZERO,
+            None => out.push(Level { price: gone.price, size: Decimal::ZERO }),
         }
     }
-    for gone in old {
-        sum = sum.wrapping_sub(level_crc(side, *gone));
-        out.push(Level { price: gone.price, size: Decimal::ZERO });
+}
+
+/// Lets the book's next levels move in where there is room.
+fn refill(side: BookSide, depth: usize, shown: &mut Vec<Level>, book: &Book, out: &mut Vec<Level>, sum: &mut u32) {
+    // Everything better than the last level shown has been followed, so what comes next in the book comes next here.
+    let (at, room) = (shown.len(), depth.saturating_sub(shown.len()));
+    let mut push = |level: &Level| {
+        *sum = sum.wrapping_add(level_crc(side, *level));
+        shown.push(*level);
+        out.push(*level);
+    };
+    match side {
+        BookSide::Bid => book.bids().skip(at).take(room).for_each(&mut push),
+        BookSide::Ask => book.asks().skip(at).take(room).for_each(&mut push),
     }
-    if !out.is_empty() {
-        shown.clear();
-        shown.extend(now().copied());
+}
+
+fn best_first(side: BookSide, a: &Level, b: &Level) -> Ordering {
+    match side {
+        BookSide::Bid => b.price.cmp(&a.price),
+        BookSide::Ask => a.price.cmp(&b.price),
     }
-    sum
 }
 
 fn is_better(side: BookSide, price: Decimal, than: Decimal) -> bool {
@@ -230,10 +272,7 @@ fn put_in_order(levels: &mut Vec<Level>, side: BookSide) {
     }
     // Backwards before the stable sort, so that of equal prices the latest comes first and is kept.
     levels.reverse();
-    levels.sort_by(|a, b| match side {
-        BookSide::Bid => b.price.cmp(&a.price),
-        BookSide::Ask => a.price.cmp(&b.price),
-    });
+    levels.sort_by(|a, b| best_first(side, a, b));
     levels.dedup_by(|later, kept| later.price == kept.price);
 }
 
@@ -276,7 +315,7 @@ mod tests {
                 change
             } else {
                 let mut some = |from: i64, sign: i64| {
-                    (0..rng.usize(0..4))
+                    (0..rng.usize(0..9))
                         .map(|_| level(from + sign * rng.i64(0..260), if rng.bool() { 0 } else { rng.i64(1..9) }))
                         .collect::<Vec<_>>()
                 };
@@ -291,11 +330,13 @@ mod tests {
                     }
                 }
                 let change = book.apply(levels).expect("a good update");
-                for (rebuilt, levels) in
-                    rebuilt.iter_mut().zip([Some(&change.book), change.ten.as_ref(), change.fifty.as_ref()])
-                {
-                    if let Some(levels) = levels {
-                        rebuilt.apply(levels).expect("fits");
+                rebuilt[0].apply(&change.book).expect("fits");
+                for (rebuilt, levels) in rebuilt[1..].iter_mut().zip([change.ten.as_ref(), change.fifty.as_ref()]) {
+                    let Some(levels) = levels else { continue };
+                    for (side, list) in [(BookSide::Bid, &levels.bids), (BookSide::Ask, &levels.asks)] {
+                        for level in list {
+                            assert!(rebuilt.set(side, *level).expect("fits"), "only what has changed is told");
+                        }
                     }
                 }
                 change

@@ -4,7 +4,7 @@
 //! - [`publish`]: the service `Ingest`, a stream of batches from each ingest service;
 //! - [`sources`]: which batches are on the tape already, and who is missed;
 //! - [`append`]: an event gets its place, books their sums, and what is derived stands behind it;
-//! - [`depth`]: a venue's book and the derived ones;
+//! - `depth`: a venue's book and the derived ones;
 //! - [`core`]: the tape, topics, instruments, newest values;
 //! - [`reader`]: a follower's place on the tape; [`steps`]: what it is told, on the wire;
 //! - [`relay`]: the service `Relay`, for edges; [`backfill`]: older events;

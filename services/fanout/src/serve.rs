@@ -126,3 +126,40 @@ impl Fanout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use ticker_proto::v1::ListInstrumentsRequest;
+    use ticker_proto::v1::market_data_client::MarketDataClient;
+    use ticker_runtime::Drain;
+
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn tcp_is_served_and_a_port_in_use_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listen: SocketAddr = listener.local_addr().expect("bound");
+        let drain = Drain::new();
+        let fanout = Fanout::new(Config { listen, ..Config::default() }, drain.clone());
+        let health = Health::new();
+        let in_use = serve(fanout.clone(), &health).await.expect_err("the port is ours");
+        assert!(matches!(in_use, FanoutError::Bind(_)), "{in_use}");
+        assert!(health.readiness().components.is_empty(), "what could not listen is not part of the process");
+        drop(listener);
+
+        let serving = health.clone();
+        let served = tokio::spawn(async move { serve(fanout, &serving).await });
+        // The listener is bound before the component is ready.
+        while !health.component("fanout").is_ready() {
+            tokio::task::yield_now().await;
+        }
+        let mut client = MarketDataClient::connect(format!("http://{listen}")).await.expect("served");
+        client.list_instruments(ListInstrumentsRequest::default()).await.expect("answered");
+        drain.start("test");
+        served.await.expect("does not panic").expect("ends well");
+        assert!(!health.readiness().ready);
+    }
+}

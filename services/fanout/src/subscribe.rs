@@ -97,7 +97,8 @@ impl Session {
             return Err(Code::TooManySessions.status(format!("there are {max} sessions here already")));
         }
         let head = fanout.head();
-        let mut hub = Hub::new(Limits::default());
+        let backlog_events_max = fanout.config().backlog_events_max;
+        let mut hub = Hub::new(Limits { backlog_events_max, ..Limits::default() });
         let (reader, epoch, instruments) = {
             let core = fanout.core();
             let instruments: Vec<_> = core.instruments().cloned().collect();

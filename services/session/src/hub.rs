@@ -1,27 +1,35 @@
 //! The topics that some readers want, and the sessions of those readers.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use slab::Slab;
-use ticker_market::{Instrument, Pattern, Time, Topic};
-use ticker_proto::message::{Limit, Request};
+use ticker_market::{Class, Instrument, Pattern, Time, Topic};
 use ticker_proto::{Code, Frame, Notice, VERSION};
 
 use crate::catalogue::{Catalogue, Refusal};
-use crate::join::interval_of;
+use crate::collect::Due;
 use crate::limits::Limits;
-use crate::plan::Due;
-use crate::session::{Beginning, Bucket, Ending, Mode, Opening, Saying, Session};
+use crate::session::{Beginning, Ending, Mode, Opening, Saying, Session};
 use crate::topic::TopicState;
+
+/// The shortest delay of a `goodbye`.
+const RETRY_MS_MIN: u32 = 250;
 
 /// Names a session for as long as the hub lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SessionId {
-    key: u32,
-    generation: u32,
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+}
+
+impl SessionId {
+    /// A small number that no other session of the hub has while this one lives: for the owner's own tables.
+    pub fn index(self) -> usize {
+        self.key as usize
+    }
 }
 
 /// Something that a hub needs from upstream.
@@ -69,15 +77,15 @@ pub struct Hub {
     pub(crate) topics: Vec<TopicState>,
     pub(crate) index: HashMap<Topic, u32>,
     pub(crate) sessions: Slab<Session>,
-    /// Sessions with joins on their way.
-    pub(crate) joining: HashSet<usize>,
+    /// Sessions with joins to be looked at when the tape moves on: their cursor is ahead of it, or topics were removed.
+    pub(crate) ahead: BTreeSet<usize>,
     /// How many subscriptions want each pattern.
-    wants: HashMap<Pattern, u32>,
+    pub(crate) wants: HashMap<Pattern, u32>,
     pub(crate) needs: Vec<Need>,
     /// Which session a backfill is for.
     pub(crate) tickets: HashMap<u64, usize>,
-    tickets_given: u64,
-    ready: Vec<SessionId>,
+    pub(crate) tickets_given: u64,
+    pub(crate) ready: Vec<SessionId>,
     /// Counts the owner's passes: a state topic keeps the events of one.
     pass: u64,
     /// When sessions may send again, or joins stop waiting.
@@ -99,7 +107,7 @@ impl Hub {
             topics: Vec::new(),
             index: HashMap::new(),
             sessions: Slab::new(),
-            joining: HashSet::new(),
+            ahead: BTreeSet::new(),
             wants: HashMap::new(),
             needs: Vec::new(),
             tickets: HashMap::new(),
@@ -141,27 +149,44 @@ impl Hub {
         if resumed && same {
             return;
         }
-        let first = self.epoch.is_none();
-        let before = self.position;
+        let keys: Vec<usize> = self.sessions.iter().map(|(k, _)| k).collect();
+        for key in &keys {
+            self.unjoin(*key);
+        }
         self.epoch = Some(epoch.into());
         self.position = seq;
         for topic in &mut self.topics {
             topic.forget();
-            topic.readers.clear();
+            topic.waiting = Vec::new();
         }
         if !same {
             self.catalogue.clear();
+            self.tickets.clear();
+            keys.iter().for_each(|key| self.begin_anew(*key));
         }
-        let keys: Vec<usize> = self.sessions.iter().map(|(k, _)| k).collect();
         for key in keys {
-            if !same && !first {
-                let session = &mut self.sessions[key];
-                session.cursor = 0;
-                session.before.push_back(Beginning::Gap(None));
-                session.before.push_back(Beginning::Welcome);
-            }
-            self.rejoin(key, same.then_some(before), now);
+            self.advance_joins(key, now);
+            self.list(key);
         }
+    }
+
+    /// The epoch has changed: what the session knew of its place means nothing any more.
+    fn begin_anew(&mut self, key: usize) {
+        let topics = &self.topics;
+        let session = &mut self.sessions[key];
+        let unsaid = matches!(session.before.front(), Some(Beginning::Welcome));
+        let empty = session.subs.is_empty() && session.joins.is_empty();
+        session.before.clear();
+        session.before.push_back(Beginning::Welcome);
+        if !unsaid {
+            session.before.push_front(Beginning::Gap(None));
+        } else if !empty {
+            session.before.push_back(Beginning::Gap(None));
+        }
+        session.cursor = self.position;
+        session.backlog = VecDeque::new();
+        session.joins.iter_mut().for_each(|j| j.begin_anew(self.position, |t| topics[t as usize].class));
+        session.wishes.iter_mut().for_each(|w| w.since = self.position);
     }
 
     /// Instruments, all or new ones.
@@ -172,28 +197,57 @@ impl Hub {
                 topics.extend(instrument.topics());
             }
         }
+        if topics.is_empty() {
+            return;
+        }
+        // Who had one before a restart waits for it in earnest now.
+        let known = topics.iter().filter_map(|t| self.index.get(t));
+        let waiting: BTreeSet<u32> = known.flat_map(|i| self.topics[*i as usize].waiting.iter().copied()).collect();
+        for key in
+            waiting.into_iter().map(|key| key as usize).filter(|key| self.sessions.contains(*key)).collect::<Vec<_>>()
+        {
+            self.advance_joins(key, now);
+        }
         self.join_new_topics(&topics, now);
     }
 
     /// Upstream sends these topics from here on. Each comes with the place of its last event (0 if it had none), and for
     /// state and book topics with their newest value. After a resume without a hole there is none: what is known holds.
     pub fn added(&mut self, topics: Vec<(Topic, u64, Option<Arc<Frame>>)>, resumed: bool, now: Time) {
+        let mut waiting = BTreeSet::new();
         for (topic, last, snapshot) in topics {
             let index = self.topic_index(&topic) as usize;
-            if resumed && self.topics[index].last_seq() <= last {
-                self.topics[index].hold_on();
-            } else if !self.topics[index].held {
-                self.topics[index].hold(last, snapshot);
+            let topic = &mut self.topics[index];
+            // A book that was not held before the resume cannot be built from what comes: it goes on waiting.
+            let unknown = resumed && topic.class == Class::Book && last > 0 && snapshot.is_none();
+            if !topic.held && !unknown {
+                topic.hold(last, snapshot);
+                waiting.extend(std::mem::take(&mut topic.waiting));
             }
         }
-        self.advance_all(now);
+        for key in waiting {
+            if self.sessions.contains(key as usize) {
+                self.advance_joins(key as usize, now);
+            }
+        }
     }
 
-    /// Upstream no longer sends these topics.
+    /// Upstream no longer sends these topics. Who came to want one again meanwhile goes on when it is added again.
     pub fn removed(&mut self, topics: &[Topic]) {
         for topic in topics {
-            if let Some(index) = self.index.get(topic) {
-                self.topics[*index as usize].forget();
+            let Some(index) = self.index.get(topic).copied() else { continue };
+            while let Some(reader) = self.topics[index as usize].readers.last().copied() {
+                let (key, at) = (reader.session as usize, reader.sub as usize);
+                let wanted = self.part_from(key, at);
+                self.push_unasked(key, vec![wanted]);
+            }
+            self.topics[index as usize].forget();
+        }
+        // Joins that had all their topics may have to wait for them once more.
+        for (key, session) in &mut self.sessions {
+            if !session.joins.is_empty() {
+                session.joins.iter_mut().for_each(|j| j.watching = false);
+                self.ahead.insert(key);
             }
         }
     }
@@ -221,17 +275,22 @@ impl Hub {
                 }
             }
         }
-        if !self.joining.is_empty() {
-            self.advance_all(now);
-        }
+        self.advance_ahead(now);
     }
 
     /// Everything up to this place has come.
     pub fn progress(&mut self, seq: u64, now: Time) {
         if seq > self.position {
             self.position = seq;
-            if !self.joining.is_empty() {
-                self.advance_all(now);
+            self.advance_ahead(now);
+        }
+    }
+
+    /// Goes on with joins whose cursor was ahead of the tape.
+    fn advance_ahead(&mut self, now: Time) {
+        for key in std::mem::take(&mut self.ahead) {
+            if self.sessions.contains(key) {
+                self.advance_joins(key, now);
             }
         }
     }
@@ -248,7 +307,7 @@ impl Hub {
             return Err(Refusal::new(Code::TooManySessions, format!("there are {max} sessions here already")));
         }
         self.generations = self.generations.wrapping_add(1);
-        let mut session = Session::new(self.generations, opening, now);
+        let mut session = Session::new(self.generations, opening, self.position, now);
         session.requests_left = self.limits.requests_per_second_max;
         if opening.mode == Mode::Stream {
             session.before.push_back(Beginning::Welcome);
@@ -262,75 +321,41 @@ impl Hub {
         Ok(id)
     }
 
-    /// A request of a reader. What cannot be done changes nothing, and is the result: the owner answers it with
-    /// [`Hub::refuse`], or ends a session that was opened for this one request.
-    pub fn request(&mut self, id: SessionId, request: Request, now: Time) -> Result<(), Refusal> {
-        let Some(key) = self.key(id) else { return Ok(()) };
-        let result = self.allow(key, now).and_then(|()| match &request {
-            Request::Subscribe(subscribe) => self.subscribe(key, subscribe, now),
-            Request::Unsubscribe(unsubscribe) => {
-                self.unsubscribe(key, &unsubscribe.topics)?;
-                let topics = unsubscribe.topics.clone();
-                self.say(key, Notice::Unsubscribed { id: unsubscribe.id, topics });
-                Ok(())
-            }
-            Request::Limit(limit) => self.limit(key, limit, now),
-            Request::Ping(ping) => {
-                self.say(key, Notice::Pong { id: ping.id });
-                Ok(())
-            }
-            Request::Auth(_) => {
-                Err(Refusal::new(Code::NotImplemented, "`auth` is not implemented yet: no token is needed"))
-            }
-            Request::Signal(_) => Err(Refusal::new(Code::NotImplemented, "`signal` is not implemented yet")),
-        });
-        self.list(key);
-        result
-    }
-
-    /// Answers a request with an error.
-    pub fn refuse(&mut self, id: SessionId, request: Option<u64>, why: Refusal) {
-        if let Some(key) = self.key(id) {
-            self.say(key, Notice::error(request, why.code, why.message));
-        }
-    }
-
     /// Ends a session with last words, after which [`Hub::commit`] tells how it closed.
     pub fn end(&mut self, id: SessionId, ending: Ending) {
         if let Some(key) = self.key(id) {
-            self.sessions[key].ending.get_or_insert_with(|| Box::new(ending));
+            self.sessions[key].end(ending);
             self.list(key);
         }
     }
 
-    /// Says `goodbye` to every session; each is to come back after a delay that differs for each, up to
+    /// Says `goodbye` to every session; each is to come back after a delay that differs for each, spread over
     /// `spread_ms`. `random` gives numbers below its argument.
     pub fn goodbye(&mut self, reason: &str, spread_ms: u32, mut random: impl FnMut(u32) -> u32) {
         let keys: Vec<usize> = self.sessions.iter().map(|(k, _)| k).collect();
-        for key in keys {
-            let retry_ms = 250 + random(spread_ms.max(1));
-            self.sessions[key].after.push_back(Saying::Goodbye { reason: reason.to_owned(), retry_ms });
-            self.list(key);
+        let all = keys.len().max(1) as u64;
+        for (i, key) in keys.into_iter().enumerate() {
+            // Each has a part of the spread of its own, and a random place in it.
+            let part = |i: u64| (u64::from(spread_ms) * i / all) as u32;
+            let (from, to) = (part(i as u64), part(i as u64 + 1));
+            let retry_ms = RETRY_MS_MIN + from + random((to - from).max(1));
+            self.say(key, Saying::Goodbye { reason: reason.to_owned(), retry_ms });
         }
     }
 
     /// A reader is gone.
     pub fn close(&mut self, id: SessionId) {
         let Some(key) = self.key(id) else { return };
+        self.sessions[key].dirty.clear();
         while let Some(at) = self.sessions[key].subs.len().checked_sub(1) {
-            self.remove_sub(key, at);
+            self.drop_sub(key, at);
         }
-        let joins = std::mem::take(&mut self.sessions[key].joins);
-        for join in &joins {
-            if let Some(ticket) = join.ticket {
-                self.tickets.remove(&ticket);
-            }
-            self.drop_join(join);
+        for join in std::mem::take(&mut self.sessions[key].joins) {
+            self.drop_join(&join);
         }
-        for (pattern, _) in std::mem::take(&mut self.sessions[key].patterns) {
-            self.unwant(&pattern);
+        for wish in std::mem::take(&mut self.sessions[key].wishes) {
+            self.unwant(&wish.pattern);
         }
-        self.joining.remove(&key);
         self.sessions.remove(key);
     }
 
@@ -370,13 +395,14 @@ impl Hub {
 
     /// Has the session begun all that it asked for, and was told so?
     pub fn is_settled(&self, id: SessionId) -> bool {
-        self.key(id).is_some_and(|key| self.sessions[key].joins.is_empty() && self.sessions[key].after.is_empty())
+        self.key(id).is_some_and(|key| {
+            self.sessions[key].joins.iter().all(|j| j.dormant) && self.sessions[key].after.is_empty()
+        })
     }
 
     /// The cursor at which a session stands, once all that was planned for it is sent.
     pub fn cursor(&self, id: SessionId) -> Option<String> {
-        let session = &self.sessions[self.key(id)?];
-        Some(self.cursor_of(self.safe_seq(session).max(session.cursor)))
+        Some(self.cursor_of(self.standing(self.key(id)?)))
     }
 
     /// When [`Hub::tick`] wants to be called next.
@@ -391,11 +417,8 @@ impl Hub {
         while let Some((at, id)) = self.heartbeats.front().copied().filter(|(at, _)| *at <= now) {
             self.heartbeats.pop_front();
             let Some(key) = self.key(id) else { continue };
-            let session = &mut self.sessions[key];
-            if !session.after.iter().any(|s| matches!(s, Saying::Heartbeat)) {
-                session.after.push_back(Saying::Heartbeat);
-                self.list(key);
-            }
+            self.sessions[key].heartbeat = self.sessions[key].ending.is_none();
+            self.list(key);
             // From when it was due, so that the interval is kept; from now, if the owner was away for longer.
             let interval = i64::from(self.limits.heartbeat_ms);
             let next = if now.since(at) > interval * 1_000_000 { now } else { at };
@@ -474,11 +497,6 @@ impl Hub {
         self.unwant(&topic.into());
     }
 
-    pub(crate) fn next_ticket(&mut self) -> u64 {
-        self.tickets_given += 1;
-        self.tickets_given
-    }
-
     pub(crate) fn welcome(&self, cursor: String) -> Notice {
         Notice::Welcome {
             version: VERSION.to_owned(),
@@ -486,152 +504,5 @@ impl Hub {
             cursor,
             heartbeat_ms: self.limits.heartbeat_ms,
         }
-    }
-
-    /// Removes a subscription; the last one takes its index.
-    pub(crate) fn remove_sub(&mut self, key: usize, at: usize) {
-        let session = &mut self.sessions[key];
-        let sub = session.subs.swap_remove(at);
-        let moved_from = session.subs.len() as u32;
-        if session.next_at.len() > at {
-            session.next_at.resize(session.subs.len() + 1, Time(0));
-            session.next_at.swap_remove(at);
-        }
-        session.dirty.retain(|d| *d != at as u32);
-        for dirty in session.dirty.iter_mut().filter(|d| **d == moved_from) {
-            *dirty = at as u32;
-        }
-        if let Some(moved) = session.subs.get(at) {
-            self.topics[moved.topic as usize].readers[moved.slot as usize].sub = at as u32;
-        }
-        let options = session.options[usize::from(sub.options)];
-        let topic = &mut self.topics[sub.topic as usize];
-        if topic.class == ticker_market::Class::Event || !options.conflate {
-            topic.retain -= 1;
-        }
-        topic.readers.swap_remove(sub.slot as usize);
-        if let Some(moved) = topic.readers.get(sub.slot as usize) {
-            self.sessions[moved.session as usize].subs[moved.sub as usize].slot = sub.slot;
-        }
-        if sub.exactness == 3 {
-            self.unwant_topic(sub.topic);
-        }
-    }
-
-    pub(crate) fn set_kbps(&mut self, key: usize, kbps: f64, now: Time) -> Result<(), Refusal> {
-        if kbps == 0.0 {
-            self.sessions[key].bucket = None;
-        } else if kbps.is_finite() && (1.0..=1e8).contains(&kbps) {
-            self.sessions[key].bucket = Some(Box::new(Bucket::new(kbps, now)));
-        } else {
-            let message =
-                format!("max_kbps is {kbps}: expected kilobits a second, from 1 to 100000000, or 0 for no limit");
-            return Err(Refusal::new(Code::BadRequest, message));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn wake_joins_at(&mut self, at: Time) {
-        let waiting: Vec<usize> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.joins.iter().any(|j| j.deadline == Some(at)))
-            .map(|(k, _)| k)
-            .collect();
-        for key in waiting {
-            let generation = self.sessions[key].generation;
-            self.timers.push(Reverse((at, key as u32, generation)));
-        }
-    }
-
-    fn advance_all(&mut self, now: Time) {
-        let keys: Vec<usize> = self.joining.iter().copied().collect();
-        for key in keys {
-            self.advance_joins(key, now);
-        }
-    }
-
-    fn say(&mut self, key: usize, notice: Notice) {
-        self.sessions[key].after.push_back(Saying::Notice(notice));
-        self.list(key);
-    }
-
-    /// Counts a request against the session's limit.
-    fn allow(&mut self, key: usize, now: Time) -> Result<(), Refusal> {
-        let max = self.limits.requests_per_second_max;
-        let session = &mut self.sessions[key];
-        if now.since(session.requests_since) >= 1_000_000_000 {
-            session.requests_since = now;
-            session.requests_left = max;
-        }
-        if session.requests_left == 0 {
-            return Err(Refusal::new(Code::RateLimited, format!("more than {max} requests in a second")));
-        }
-        session.requests_left -= 1;
-        Ok(())
-    }
-
-    fn limit(&mut self, key: usize, limit: &Limit, now: Time) -> Result<(), Refusal> {
-        if limit.max_rate.is_some() {
-            let interval_nanos = interval_of(limit.max_rate)?;
-            let session = &mut self.sessions[key];
-            let all = session.options.iter_mut().chain(session.patterns.iter_mut().map(|(_, o)| o));
-            for options in all.chain(session.joins.iter_mut().map(|j| &mut j.options)) {
-                options.interval_nanos = interval_nanos;
-            }
-            session.next_at.clear();
-        }
-        if let Some(kbps) = limit.max_kbps {
-            self.set_kbps(key, kbps, now)?;
-        }
-        Ok(())
-    }
-
-    fn unsubscribe(&mut self, key: usize, topics: &[String]) -> Result<(), Refusal> {
-        let mut patterns = Vec::new();
-        for text in topics {
-            let pattern: Pattern =
-                text.parse().map_err(|e: ticker_market::TopicError| Refusal::new(Code::BadRequest, e.to_string()))?;
-            patterns.push(pattern);
-        }
-        for pattern in patterns {
-            if let Some(at) = self.sessions[key].patterns.iter().position(|(p, _)| *p == pattern) {
-                self.sessions[key].patterns.swap_remove(at);
-                self.unwant(&pattern);
-            }
-            let mut at = 0;
-            while at < self.sessions[key].subs.len() {
-                let session = &self.sessions[key];
-                let sub = &session.subs[at];
-                let topic = &self.topics[sub.topic as usize].topic;
-                let other = session.patterns.iter().any(|(p, _)| p.exactness() <= sub.exactness && p.matches(topic));
-                let gone =
-                    sub.exactness == pattern.exactness() && pattern.matches(topic) && (!other || sub.exactness == 3);
-                if gone {
-                    self.remove_sub(key, at);
-                } else {
-                    at += 1;
-                }
-            }
-            let mut joins = std::mem::take(&mut self.sessions[key].joins);
-            for join in &mut joins {
-                let leaves = |topic: &Topic, exactness: u8| exactness == pattern.exactness() && pattern.matches(topic);
-                let gone: HashSet<(u32, u8)> =
-                    join.topics.iter().copied().filter(|(t, e)| leaves(&self.topics[*t as usize].topic, *e)).collect();
-                join.topics.retain(|t| !gone.contains(t));
-                let every = !join.options.conflate;
-                for (index, exactness) in gone {
-                    let topic = &mut self.topics[index as usize];
-                    if every || topic.class == ticker_market::Class::Event {
-                        topic.retain -= 1;
-                    }
-                    if exactness == 3 {
-                        self.unwant_topic(index);
-                    }
-                }
-            }
-            self.sessions[key].joins = joins;
-        }
-        Ok(())
     }
 }

@@ -3,17 +3,29 @@
 //! A join waits until upstream sends all its topics, then until their older events are fetched as far back as the rings
 //! of the topics reach; then all its subscriptions begin at once, and `subscribed` follows. Until then its topics give
 //! nothing live, so no message of theirs can move the reader's cursor past an event that is still to come.
+//!
+//! Older events are fetched a page at a time, for one join of a session at a time, and the next page when the last is on
+//! its way to the reader, so that a session's backlog is bounded. What is due besides is merged with it by `seq`.
+//!
+//! Nobody is told about joins that nobody asked for (a topic that appeared, upstream that began anew), so these may not
+//! show: while one is on its way, nothing is sent that lies beyond what it has got.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ticker_market::{Class, Cursor, From, Pattern, Time, Topic};
-use ticker_proto::message::Subscribe;
+use hashbrown::HashMap;
+use ticker_market::{Class, Pattern, Time, Topic};
 use ticker_proto::{Code, Fields, Notice};
 
-use crate::catalogue::{Refusal, not_served};
+use crate::catalogue::Refusal;
 use crate::hub::{Hub, Need, Page};
-use crate::session::{Beginning, Mode, Options, Saying, Sub};
+use crate::session::{Beginning, Ending, Mode, Options, Saying, Sub};
+
+/// Past events that one `recent` brings at most, over all its topics; each topic gives fewer where it would be more.
+pub(crate) const RECENT_TOTAL_MAX: u32 = 10_000;
+
+/// How often a page is asked for again before the session ends with `internal`, and the first delay; it doubles.
+const RETRIES_MAX: u32 = 5;
+const RETRY_MS: i64 = 100;
 
 /// Subscriptions on their way.
 #[derive(Debug)]
@@ -22,484 +34,417 @@ pub(crate) struct Join {
     pub(crate) id: Option<u64>,
     /// As the reader wrote them.
     pub(crate) asked: Vec<String>,
-    /// The hub's indexes of the topics, and how exact the pattern was that brought each.
-    pub(crate) topics: Vec<(u32, u8)>,
-    pub(crate) options: Options,
-    /// Events up to this place have been had.
-    pub(crate) after: Option<u64>,
+    pub(crate) topics: Vec<Wanted>,
+    /// Upstream does not know its topics (after a restart): there is nothing of them to be missed yet.
+    pub(crate) dormant: bool,
     /// All that the tape holds was asked for: that it begins late is no gap.
     pub(crate) earliest: bool,
     /// So many past events first.
     pub(crate) recent: u32,
-    /// Books that the reader holds.
-    pub(crate) have: BTreeMap<u32, u64>,
+    /// A page has come.
+    pub(crate) fetched: bool,
     /// The page that was asked for upstream.
     pub(crate) ticket: Option<u64>,
+    /// The topics that upstream does not send yet know that this session waits for them.
+    pub(crate) watching: bool,
     /// A cursor from further ahead is waited for until then.
-    pub(crate) deadline: Option<Time>,
+    deadline: Option<Time>,
+    /// Pages that could not be fetched in a row, and when to try again.
+    failures: u32,
+    retry_at: Time,
+}
+
+/// A topic of a join.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Its index in the hub.
+    pub(crate) topic: u32,
+    /// How exact the pattern was that brought it.
+    pub(crate) exactness: u8,
+    pub(crate) options: Options,
+    /// Its events up to this place have been had.
+    pub(crate) after: Option<u64>,
+    /// The reader holds it (a book) as it was at this place.
+    pub(crate) have: Option<u64>,
+}
+
+enum Step {
+    Wait,
+    Ready,
+    Refused(Refusal),
 }
 
 impl Join {
-    fn wants_every_event(&self, class: Class) -> bool {
-        class == Class::Event || !self.options.conflate
+    pub(crate) fn new(id: Option<u64>) -> Self {
+        Self {
+            id,
+            asked: Vec::new(),
+            topics: Vec::new(),
+            dormant: false,
+            earliest: false,
+            recent: 0,
+            fetched: false,
+            ticket: None,
+            watching: false,
+            deadline: None,
+            failures: 0,
+            retry_at: Time(i64::MIN),
+        }
+    }
+
+    /// The least place after which some topic's events are still to come; beyond all if there is none.
+    pub(crate) fn least_after(&self) -> u64 {
+        let places = self.topics.iter().filter_map(|w| w.after).filter(|_| !self.dormant);
+        places.min().unwrap_or(u64::MAX)
+    }
+
+    /// A new epoch: places of the old one mean nothing. Event channels go on at the beginning of the new one's part that
+    /// is followed, the others begin with a snapshot.
+    pub(crate) fn begin_anew(&mut self, position: u64, class: impl Fn(u32) -> Class) {
+        let recent = self.recent > 0 && !self.fetched;
+        for wanted in &mut self.topics {
+            let goes_on = class(wanted.topic) == Class::Event && !recent;
+            wanted.after = goes_on.then_some(if self.earliest { 0 } else { position });
+            wanted.have = None;
+        }
+        (self.fetched, self.ticket, self.deadline) = (false, None, None);
+        (self.failures, self.retry_at) = (0, Time(i64::MIN));
     }
 }
 
-/// Indexes into a session's joins change when one is done; this names one for good.
-type Ticket = u64;
-
 impl Hub {
-    /// A `subscribe` request.
-    pub(crate) fn subscribe(&mut self, key: usize, request: &Subscribe, now: Time) -> Result<(), Refusal> {
-        let bad = |message: String| Refusal::new(Code::BadRequest, message);
-        if request.topics.is_empty() {
-            return Err(bad("no topics: name at least one, such as `quote/kraken/BTC-USD`".into()));
-        }
-        let limits = &self.limits;
-        if request.topics.len() > limits.session_topics_max {
-            let (n, max) = (request.topics.len(), limits.session_topics_max);
-            return Err(Refusal::new(Code::TooManyTopics, format!("{n} topics in one request; at most {max}")));
-        }
-        let options = options_of(request)?;
-        let mut patterns = Vec::with_capacity(request.topics.len());
-        for text in &request.topics {
-            let pattern: Pattern = text.parse().map_err(|e: ticker_market::TopicError| bad(e.to_string()))?;
-            match pattern.exact() {
-                Some(topic) => self.catalogue.check(&topic)?,
-                None => {
-                    if let Some(channel) = pattern.channel().filter(|c| !c.is_served()) {
-                        return Err(not_served(channel));
-                    }
-                }
-            }
-            patterns.push(pattern);
-        }
-        let from = match &request.from {
-            Some(text) => Some(text.parse::<From>().map_err(|e| bad(e.to_string()))?),
-            None => None,
-        };
-        let mut have = BTreeMap::new();
-        for (text, seq) in &request.have {
-            let topic: Topic = text.parse().map_err(|e: ticker_market::TopicError| bad(e.to_string()))?;
-            have.insert(topic, *seq);
-        }
-        self.check_room(key, &patterns)?;
-        if let Some(kbps) = request.max_kbps {
-            self.set_kbps(key, kbps, now)?;
-        }
-        let mut join = Join {
-            id: Some(request.id),
-            asked: request.topics.clone(),
-            topics: Vec::new(),
-            options,
-            after: None,
-            earliest: false,
-            recent: request.recent.unwrap_or(0).min(self.limits.recent_events_max),
-            have: BTreeMap::new(),
-            ticket: None,
-            deadline: None,
-        };
-        match from {
-            None => {}
-            Some(From::Earliest) => (join.after, join.earliest) = (Some(0), true),
-            Some(From::After(cursor)) if Some(cursor.epoch.as_str()) == self.epoch.as_deref() => {
-                join.after = Some(cursor.seq);
-            }
-            Some(From::After(_)) => {
-                let session = &mut self.sessions[key];
-                session.before.push_back(Beginning::Gap(None));
-            }
-        }
-        for pattern in patterns {
-            self.ask(key, pattern, options, &mut join);
-        }
-        join.have = have.into_iter().filter_map(|(t, s)| Some((*self.index.get(&t)?, s))).collect();
-        self.begin(key, join, now);
-        Ok(())
+    pub(crate) fn begin(&mut self, key: usize, join: Join, now: Time) {
+        self.push_join(key, join);
+        self.advance_joins(key, now);
     }
 
-    /// Puts a pattern's topics into a join, and remembers the pattern if it has a `*`.
-    fn ask(&mut self, key: usize, pattern: Pattern, options: Options, join: &mut Join) {
-        let exactness = pattern.exactness();
-        match pattern.exact() {
-            Some(topic) => {
-                let index = self.topic_index(&topic);
-                self.want(&pattern);
-                self.put_into(key, index, exactness, join);
-            }
-            None => {
-                self.want(&pattern);
-                let topics: Vec<Topic> = self.catalogue.matching(&pattern).collect();
-                for topic in topics {
-                    let index = self.topic_index(&topic);
-                    self.put_into(key, index, exactness, join);
-                }
-                let session = &mut self.sessions[key];
-                if let Some(old) = session.patterns.iter_mut().find(|(p, _)| *p == pattern) {
-                    old.1 = options;
-                    self.unwant(&pattern);
-                } else {
-                    session.patterns.push((pattern, options));
-                }
-            }
-        }
-    }
-
-    /// A topic that the session has by a more exact pattern stays as it is; otherwise this request takes it over.
-    fn put_into(&mut self, key: usize, index: u32, exactness: u8, join: &mut Join) {
-        if let Some(at) = join.topics.iter().position(|(t, _)| *t == index) {
-            if exactness == 3 && join.topics[at].1 == 3 {
-                self.unwant_topic(index);
-            }
-            join.topics[at].1 = join.topics[at].1.max(exactness);
-            return;
-        }
-        let session = &self.sessions[key];
-        if let Some(at) = session.subs.iter().position(|s| s.topic == index) {
-            if session.subs[at].exactness > exactness {
-                return;
-            }
-            self.remove_sub(key, at);
-        }
-        let mut dropped_exact = false;
-        for old in &mut self.sessions[key].joins {
-            if let Some(at) = old.topics.iter().position(|(t, _)| *t == index) {
-                if old.topics[at].1 > exactness {
-                    return;
-                }
-                dropped_exact = old.topics[at].1 == 3;
-                let retained = old.wants_every_event(self.topics[index as usize].class);
-                old.topics.remove(at);
-                if retained {
-                    self.topics[index as usize].retain -= 1;
-                }
-            }
-        }
-        if dropped_exact {
-            self.unwant_topic(index);
-        }
-        join.topics.push((index, exactness));
-    }
-
-    fn begin(&mut self, key: usize, join: Join, now: Time) {
-        for (index, _) in &join.topics {
-            let topic = &mut self.topics[*index as usize];
-            if join.wants_every_event(topic.class) {
-                topic.retain += 1;
-            }
+    pub(crate) fn push_join(&mut self, key: usize, join: Join) {
+        for wanted in &join.topics {
+            let topic = &mut self.topics[wanted.topic as usize];
+            topic.retain += u32::from(wanted.options.wants_every(topic.class));
         }
         self.sessions[key].joins.push(Box::new(join));
-        self.advance_joins(key, now);
+    }
+
+    /// Adds a join that nobody asked for, unless it is empty.
+    pub(crate) fn push_unasked(&mut self, key: usize, topics: Vec<Wanted>) {
+        if !topics.is_empty() {
+            self.push_join(key, Join { topics, ..Join::new(None) });
+        }
     }
 
     /// Goes on with the joins of a session as far as they can go.
     pub(crate) fn advance_joins(&mut self, key: usize, now: Time) {
-        self.joining.insert(key);
         let mut at = 0;
         while at < self.sessions[key].joins.len() {
-            if self.advance_join(key, at, now) {
-                let join = self.sessions[key].joins.remove(at);
-                self.finish(key, *join);
-            } else {
-                at += 1;
+            match self.advance_join(key, at, now) {
+                Step::Wait => at += 1,
+                Step::Ready => {
+                    let join = self.sessions[key].joins.remove(at);
+                    self.finish(key, *join);
+                }
+                Step::Refused(why) => {
+                    let join = self.sessions[key].joins.remove(at);
+                    self.drop_join(&join);
+                    let patterns: Vec<Pattern> = join.asked.iter().filter_map(|t| t.parse().ok()).collect();
+                    patterns.iter().for_each(|pattern| self.unwish(key, pattern));
+                    self.say(key, Saying::Notice(Notice::error(join.id, why.code, why.message)));
+                }
             }
         }
         if self.sessions[key].joins.is_empty() {
-            self.joining.remove(&key);
+            self.sessions[key].joins = Vec::new();
         }
     }
 
-    /// Returns whether the join is ready to finish.
-    fn advance_join(&mut self, key: usize, at: usize, now: Time) -> bool {
-        let page = self.limits.backfill_page_events;
-        let join = &self.sessions[key].joins[at];
-        if join.ticket.is_some() || join.topics.iter().any(|(t, _)| !self.topics[*t as usize].held) {
-            return false;
+    fn advance_join(&mut self, key: usize, at: usize, now: Time) -> Step {
+        if self.sessions[key].joins[at].ticket.is_some() || !self.is_held(key, at) {
+            return Step::Wait;
         }
-        let every: Vec<u32> = join
-            .topics
-            .iter()
-            .map(|(t, _)| *t)
-            .filter(|t| join.wants_every_event(self.topics[*t as usize].class))
-            .collect();
-        if join.recent > 0 && join.after.is_none() {
-            let topics: Vec<u32> =
-                every.iter().copied().filter(|t| self.topics[*t as usize].class == Class::Event).collect();
-            let recent = join.recent;
-            let here = topics.iter().all(|t| {
-                let topic = &self.topics[*t as usize];
-                topic.covered() == 0 || topic.end() - topic.base() >= u64::from(recent)
-            });
-            if here || topics.is_empty() {
-                return true;
+        let join = &mut self.sessions[key].joins[at];
+        let ahead = join.topics.iter().filter_map(|w| w.after).max().filter(|after| *after > self.position);
+        if let Some(after) = ahead {
+            self.ahead.insert(key);
+            if join.id.is_none() {
+                return Step::Wait;
             }
-            return self.fetch(key, at, &topics, None, recent);
-        }
-        let Some(after) = join.after else { return true };
-        if after > self.position {
-            // Gained on an edge that is further ahead: this one gets there within moments.
+            // Gained on an edge that is further. It is waited for, but not for ever: it may never have been a cursor.
             let wait = i64::from(self.limits.cursor_ahead_ms_max);
-            let deadline = *self.sessions[key].joins[at].deadline.get_or_insert(now.plus_millis(wait));
-            self.wake_joins_at(deadline);
+            let deadline = *join.deadline.get_or_insert(now.plus_millis(wait));
             if now >= deadline {
                 let message = format!("the cursor {after} is ahead of the tape, which is at {}", self.position);
-                self.refuse_join(key, at, Refusal::new(Code::BadRequest, message));
+                return Step::Refused(Refusal::new(Code::BadRequest, message));
             }
-            return false;
+            self.wake_session_at(key, deadline);
+            return Step::Wait;
         }
-        if every.iter().all(|t| self.topics[*t as usize].covered() <= after) {
-            return true;
+        let topics = &self.topics;
+        let join = &self.sessions[key].joins[at];
+        if join.recent > 0 && !join.fetched {
+            let recent = u64::from(join.recent);
+            let wanted = || join.topics.iter().filter(|w| is_recent(w, &topics[w.topic as usize]));
+            let here = wanted().map(|w| &topics[w.topic as usize]).all(|t| t.covered() == 0 || t.kept() >= recent);
+            if !here {
+                let indexes: Vec<u32> = wanted().map(|w| w.topic).collect();
+                let count = join.recent;
+                return self.fetch(key, at, &indexes, None, count, now);
+            }
         }
-        if self.sessions[key].backlog.len() >= page as usize {
-            return false;
+        let wanted = || {
+            let resumes = |w: &&Wanted| w.options.wants_every(topics[w.topic as usize].class) && w.after.is_some();
+            join.topics.iter().filter(resumes)
+        };
+        if wanted().all(|w| Some(topics[w.topic as usize].covered()) <= w.after) {
+            return Step::Ready;
         }
-        let earliest = join.earliest && after == 0;
-        self.fetch(key, at, &every, Some((after, earliest)), page)
+        let indexes: Vec<u32> = wanted().map(|w| w.topic).collect();
+        let after = wanted().filter_map(|w| w.after).min().unwrap_or(0);
+        let earliest = join.earliest && !join.fetched;
+        let from = if earliest { "earliest".to_owned() } else { self.cursor_of(after) };
+        let count = self.limits.backfill_page_events;
+        self.fetch(key, at, &indexes, Some(from), count, now)
     }
 
-    fn fetch(&mut self, key: usize, at: usize, topics: &[u32], from: Option<(u64, bool)>, count: u32) -> bool {
-        let ticket = self.next_ticket();
-        let epoch = self.epoch.clone().unwrap_or_else(|| "".into());
-        let from = from.map(|(seq, earliest)| if earliest { "earliest".to_owned() } else { format!("{epoch}-{seq}") });
-        self.needs.push(Need::Backfill {
-            ticket,
-            topics: topics.iter().map(|t| Arc::clone(&self.topics[*t as usize].topic)).collect(),
-            recent: if from.is_none() { count } else { 0 },
-            from,
-            limit: count.max(self.limits.backfill_page_events),
-        });
-        self.tickets.insert(ticket, key);
-        self.sessions[key].joins[at].ticket = Some(ticket);
+    /// Does upstream send all topics of a join? If not, the join is woken when it does. What nobody asked for does not
+    /// wait for all: a venue that comes back late after a restart holds up its own topics only.
+    fn is_held(&mut self, key: usize, at: usize) -> bool {
+        let topics = &mut self.topics;
+        let join = &mut self.sessions[key].joins[at];
+        if join.topics.iter().all(|w| topics[w.topic as usize].held) {
+            join.dormant = false;
+            return true;
+        }
+        if join.id.is_none() {
+            let held: Vec<Wanted> = join.topics.extract_if(.., |w| topics[w.topic as usize].held).collect();
+            let is_unknown = |w: &mut Wanted| self.catalogue.check(&topics[w.topic as usize].topic).is_err();
+            let unknown: Vec<Wanted> = join.topics.extract_if(.., is_unknown).collect();
+            let fetched = join.fetched;
+            // One of the three stays; at least one is not empty.
+            join.dormant = join.topics.is_empty() && !unknown.is_empty();
+            let (stays, goes) = if join.topics.is_empty() { (unknown, Vec::new()) } else { (Vec::new(), unknown) };
+            join.topics.extend(stays);
+            for (topics, dormant) in [(held, false), (goes, true)] {
+                if !topics.is_empty() {
+                    let part = Join { topics, dormant, fetched, ..Join::new(None) };
+                    self.sessions[key].joins.push(Box::new(part));
+                }
+            }
+        }
+        let join = &mut self.sessions[key].joins[at];
+        if !std::mem::replace(&mut join.watching, true) {
+            for wanted in &join.topics {
+                let topic = &mut topics[wanted.topic as usize];
+                if !topic.held {
+                    topic.waiting.push(key as u32);
+                }
+            }
+        }
         false
     }
 
+    /// Asks for a page, unless the session has not taken the last one yet.
+    fn fetch(&mut self, key: usize, at: usize, topics: &[u32], from: Option<String>, count: u32, now: Time) -> Step {
+        let session = &self.sessions[key];
+        let join = &session.joins[at];
+        // What holds up the backlog itself must not wait for it.
+        let is_free =
+            session.backlog.front().is_none_or(|(f, _)| join.id.is_none() && join.least_after() < f.event.seq);
+        if !is_free || session.joins.iter().any(|j| j.ticket.is_some()) {
+            return Step::Wait;
+        }
+        let retry_at = join.retry_at;
+        if now < retry_at {
+            self.wake_session_at(key, retry_at);
+            return Step::Wait;
+        }
+        self.tickets_given += 1;
+        let ticket = self.tickets_given;
+        let recent = if from.is_none() { count } else { 0 };
+        self.needs.push(Need::Backfill {
+            ticket,
+            topics: topics.iter().map(|t| Arc::clone(&self.topics[*t as usize].topic)).collect(),
+            from,
+            recent,
+            limit: if recent > 0 { recent.saturating_mul(topics.len() as u32) } else { count },
+        });
+        self.tickets.insert(ticket, key);
+        self.sessions[key].joins[at].ticket = Some(ticket);
+        Step::Wait
+    }
+
     /// The answer to a [`Need::Backfill`].
-    pub fn backfilled(&mut self, ticket: Ticket, page: Result<Page, String>, now: Time) {
+    pub fn backfilled(&mut self, ticket: u64, page: Result<Page, String>, now: Time) {
         let Some(key) = self.tickets.remove(&ticket) else { return };
         let Some(at) = self.sessions[key].joins.iter().position(|j| j.ticket == Some(ticket)) else { return };
-        let session = &mut self.sessions[key];
-        let join = &mut session.joins[at];
-        join.ticket = None;
-        match page {
-            Ok(page) => {
-                let topics: Vec<&Topic> = join.topics.iter().map(|(t, _)| &*self.topics[*t as usize].topic).collect();
-                if !join.earliest && join.recent == 0 {
-                    for topic in page.expired.iter().filter(|e| topics.contains(&&***e)) {
-                        session.before.push_back(Beginning::Gap(Some(Arc::clone(topic))));
-                    }
-                }
-                join.earliest = false;
-                join.recent = 0;
-                join.after = Some(page.through.max(join.after.unwrap_or(0)));
-                session.backlog.extend(page.frames.into_iter().filter(|f| topics.contains(&&*f.event.topic)));
-            }
-            Err(why) => {
-                let message = format!("older events could not be fetched: {why}");
-                self.refuse_join(key, at, Refusal::new(Code::Internal, message));
+        self.sessions[key].joins[at].ticket = None;
+        if let Err(why) = page.and_then(|page| self.take_page(key, at, page)) {
+            let session = &mut self.sessions[key];
+            let join = &mut session.joins[at];
+            join.failures += 1;
+            join.retry_at = now.plus_millis(RETRY_MS << join.failures);
+            if join.failures > RETRIES_MAX {
+                let message = format!("older events could not be fetched: {why}; go on from the cursor");
+                session.end(Ending { code: Code::Internal, message });
             }
         }
         self.advance_joins(key, now);
         self.list(key);
     }
 
-    fn refuse_join(&mut self, key: usize, at: usize, why: Refusal) {
-        let join = self.sessions[key].joins.remove(at);
-        self.drop_join(&join);
+    fn take_page(&mut self, key: usize, at: usize, page: Page) -> Result<(), String> {
         let session = &mut self.sessions[key];
-        session.after.push_back(Saying::Notice(Notice::error(join.id, why.code, why.message)));
-        self.list(key);
+        let join = &mut session.joins[at];
+        let recent = join.recent > 0 && !join.fetched;
+        let resumes = !recent && (!join.earliest || join.fetched);
+        // The page may reach further than the stream: what is beyond comes with the stream.
+        let through = page.through.min(self.position);
+        // The places after which each topic's events of the page are new, and how they are to look.
+        let mut places: HashMap<&Topic, (u64, Fields)> = HashMap::new();
+        let mut goes_on = recent;
+        for wanted in &mut join.topics {
+            let topic = &self.topics[wanted.topic as usize];
+            let every = wanted.options.wants_every(topic.class);
+            if if recent { !is_recent(wanted, topic) } else { !every || wanted.after.is_none() } {
+                continue;
+            }
+            goes_on |= wanted.after < Some(through);
+            let place = wanted.after.unwrap_or(0);
+            wanted.after = wanted.after.max(Some(through));
+            if resumes && page.expired.iter().any(|e| **e == *topic.topic) {
+                session.before.push_back(Beginning::Gap(Some(Arc::clone(&topic.topic))));
+                if topic.class != Class::Event {
+                    // Changes of a state that is not known are worth nothing: it begins with a snapshot.
+                    wanted.after = None;
+                    continue;
+                }
+            }
+            places.insert(&topic.topic, (place, wanted.options.fields));
+        }
+        if !goes_on {
+            return Err("a page brought nothing new".into());
+        }
+        (join.fetched, join.failures) = (true, 0);
+        for frame in page.frames {
+            if let Some((after, fields)) = places.get(&*frame.event.topic)
+                && (*after + 1..=through).contains(&frame.event.seq)
+            {
+                session.backlog.push_back((frame, *fields));
+            }
+        }
+        // It is in order already, unless another join's page is still in it.
+        session.backlog.make_contiguous().sort_by_key(|(f, _)| f.event.seq);
+        Ok(())
     }
 
     /// Lets go of what a join held.
     pub(crate) fn drop_join(&mut self, join: &Join) {
-        for (index, exactness) in &join.topics {
-            let topic = &mut self.topics[*index as usize];
-            if join.wants_every_event(topic.class) {
-                topic.retain -= 1;
-            }
-            if *exactness == 3 {
-                self.unwant_topic(*index);
-            }
+        if let Some(ticket) = join.ticket {
+            self.tickets.remove(&ticket);
         }
+        for wanted in &join.topics {
+            self.drop_wanted(wanted);
+        }
+    }
+
+    pub(crate) fn drop_wanted(&mut self, wanted: &Wanted) {
+        self.release(wanted);
+        if wanted.exactness == 3 {
+            self.unwant_topic(wanted.topic);
+        }
+    }
+
+    /// A topic need not keep its events for this one.
+    pub(crate) fn release(&mut self, wanted: &Wanted) {
+        let topic = &mut self.topics[wanted.topic as usize];
+        topic.retain -= u32::from(wanted.options.wants_every(topic.class));
     }
 
     /// All is there: the subscriptions begin.
     fn finish(&mut self, key: usize, join: Join) {
         let once = self.sessions[key].opening.mode == Mode::Once;
-        let options = self.sessions[key].option_index(join.options);
-        for (index, exactness) in &join.topics {
-            let topic = &mut self.topics[*index as usize];
-            let every = join.wants_every_event(topic.class);
+        self.sessions[key].subs.reserve_exact(join.topics.len());
+        for wanted in &join.topics {
+            let topic = &self.topics[wanted.topic as usize];
+            let every = wanted.options.wants_every(topic.class);
             let end = topic.end();
-            let after = join.after.unwrap_or(u64::MAX);
-            let (place, fresh) = if every {
-                match (join.after, topic.class) {
-                    (Some(after), _) => (topic.ordinal_after(after), false),
-                    (None, Class::Event) => (end.saturating_sub(u64::from(join.recent)).max(topic.base()), false),
-                    (None, _) => (end, true),
-                }
-            } else if let Some(seq) = join.have.get(index).filter(|s| topic.covered() <= **s) {
-                (topic.ordinal_after(*seq), false)
-            } else if once && topic.last_seq() <= after && join.after.is_some() {
-                (end, false)
-            } else {
-                (end, true)
+            let held = wanted.have.filter(|seq| topic.covered() <= *seq && *seq <= self.position);
+            let (place, fresh) = match (wanted.after, held) {
+                (Some(after), _) if every => (topic.ordinal_after(after), false),
+                (None, _) if topic.class == Class::Event => (end - topic.kept().min(u64::from(join.recent)), false),
+                // Nothing has happened yet: its first event is the first that the reader gets.
+                (None, _) if every && topic.last.is_none() && topic.covered() == 0 => (end, false),
+                (_, Some(seq)) if !every => (topic.ordinal_after(seq), false),
+                (Some(after), None) if once && topic.last_seq() <= after => (end, false),
+                _ => (end, true),
             };
-            let slot = topic.readers.len() as u32;
-            let sub = self.sessions[key].subs.len() as u32;
-            topic.readers.push(crate::topic::Reader { session: key as u32, sub });
-            let dirty = fresh || place < end;
-            let session = &mut self.sessions[key];
-            session.subs.push(Sub { place, topic: *index, slot, options, exactness: *exactness, dirty, fresh });
-            if dirty {
-                session.dirty.push(sub);
-            }
+            if std::env::var_os("DBG").is_some() { eprintln!("      dbg finish {key} {} {:?} id {:?} place {place} end {end} fresh {fresh} last {:?} covered {} pos {}", topic.topic, wanted.after, join.id, topic.last.as_ref().map(|f| f.event.seq), topic.covered(), self.position); }
+            let (topic, exactness) = (wanted.topic, wanted.exactness);
+            let options = self.sessions[key].option_index(wanted.options);
+            self.add_sub(key, Sub { place, topic, slot: 0, options, exactness, dirty: false, fresh });
         }
-        let session = &mut self.sessions[key];
-        session.subs.shrink_to_fit();
         if let Some(id) = join.id {
-            session.after.push_back(Saying::Subscribed { id, topics: join.asked });
+            self.sessions[key].after.push_back(Saying::Subscribed { id, topics: join.asked });
         }
         self.list(key);
     }
 
-    /// Instruments have appeared: sessions whose patterns match their topics get them, from the first event on.
+    /// Instruments have appeared: sessions whose patterns match their topics get them.
     pub(crate) fn join_new_topics(&mut self, topics: &[Topic], now: Time) {
-        let keys: Vec<usize> = self.sessions.iter().filter(|(_, s)| !s.patterns.is_empty()).map(|(k, _)| k).collect();
+        let keys: Vec<usize> = self.sessions.iter().filter(|(_, s)| !s.wishes.is_empty()).map(|(k, _)| k).collect();
         for key in keys {
-            let mut joins: Vec<Join> = Vec::new();
+            let mut had = self.topics_of(key);
+            let mut new = Vec::new();
             for topic in topics {
-                let session = &self.sessions[key];
-                let best = session.patterns.iter().filter(|(p, _)| p.matches(topic)).max_by_key(|(p, _)| p.exactness());
-                let Some((pattern, options)) = best.map(|(p, o)| (p.exactness(), *o)) else { continue };
-                let has = session.subs.len() + joins.iter().map(|j| j.topics.len()).sum::<usize>();
-                if has >= self.limits.session_topics_max {
-                    let message = format!("{topic} appeared, and the session has its {has} topics already");
-                    let notice = Notice::error(None, Code::TooManyTopics, message);
-                    self.sessions[key].after.push_back(Saying::Notice(notice));
-                    self.list(key);
+                let Some((exactness, options, since)) = self.wish_for(key, topic) else { continue };
+                let index = self.topic_index(topic);
+                if had.contains(&index) {
+                    continue;
+                }
+                if had.len() >= self.limits.session_topics_max {
+                    let message = format!("{topic} appeared, and the session has its {} topics already", had.len());
+                    self.say(key, Saying::Notice(Notice::error(None, Code::TooManyTopics, message)));
                     break;
                 }
-                let index = self.topic_index(topic);
-                let join = match joins.iter().position(|j| j.options == options) {
-                    Some(at) => &mut joins[at],
-                    None => {
-                        joins.push(Join::unasked(options));
-                        joins.last_mut().expect("just pushed")
-                    }
-                };
-                if !self.sessions[key].subs.iter().any(|s| s.topic == index)
-                    && !self.sessions[key].joins.iter().any(|j| j.topics.iter().any(|(t, _)| *t == index))
-                {
-                    // Its first event is still to come: nothing of it may be missed.
-                    join.after = Some(0);
-                    join.topics.push((index, pattern));
-                }
+                had.insert(index);
+                // State and book topics begin with a snapshot; where every event is wanted, nothing since is left out.
+                let every = topic.channel.class() == Class::Event || !options.conflate;
+                let after = every.then_some(since);
+                new.push(Wanted { topic: index, exactness, options, after, have: None });
             }
-            for join in joins.into_iter().filter(|j| !j.topics.is_empty()) {
-                self.begin(key, join, now);
-            }
+            self.push_unasked(key, new);
+            self.advance_joins(key, now);
         }
     }
 
-    /// Upstream began anew: every subscription of a session begins anew, after the place `after` where that still means
-    /// something.
-    pub(crate) fn rejoin(&mut self, key: usize, after: Option<u64>, now: Time) {
-        let session = &mut self.sessions[key];
-        let subs = std::mem::take(&mut session.subs);
-        session.dirty.clear();
-        session.next_at.clear();
-        session.backlog.clear();
-        let mut joins: Vec<Join> = Vec::new();
-        for sub in subs {
-            let options = session.options[usize::from(sub.options)];
-            let at = joins.iter().position(|j| j.options == options).unwrap_or_else(|| {
-                joins.push(Join { after, ..Join::unasked(options) });
-                joins.len() - 1
-            });
-            joins[at].topics.push((sub.topic, sub.exactness));
-        }
-        for join in &mut session.joins {
-            if let Some(ticket) = join.ticket.take() {
-                self.tickets.remove(&ticket);
-            }
-            if after.is_none() {
-                (join.after, join.earliest) = (None, false);
-            }
-        }
-        for join in joins {
-            // The topics still count the retained subscriptions: the join takes that over.
-            self.sessions[key].joins.push(Box::new(join));
-        }
-        self.advance_joins(key, now);
-        self.list(key);
+    /// What the session's most exact pattern for a topic says.
+    pub(crate) fn wish_for(&self, key: usize, topic: &Topic) -> Option<(u8, Options, u64)> {
+        let exactness = |pattern: &Pattern| pattern.exactness();
+        let wishes = self.sessions[key].wishes.iter().filter(|w| w.pattern.matches(topic));
+        wishes.max_by_key(|w| exactness(&w.pattern)).map(|w| (exactness(&w.pattern), w.options, w.since))
     }
 
-    fn check_room(&self, key: usize, patterns: &[Pattern]) -> Result<(), Refusal> {
-        let session = &self.sessions[key];
-        let stars = patterns.iter().filter(|p| p.exactness() < 3).count();
-        let max = self.limits.session_patterns_max;
-        if session.patterns.len() + stars > max {
-            return Err(Refusal::new(Code::TooManyTopics, format!("more than {max} patterns with `*` in one session")));
+    /// Upstream begins anew: every subscription of a session becomes a join, after what it has been sent.
+    pub(crate) fn unjoin(&mut self, key: usize) {
+        let mut wanted = Vec::new();
+        self.sessions[key].dirty.clear();
+        while let Some(at) = self.sessions[key].subs.len().checked_sub(1) {
+            wanted.push(self.part_from(key, at));
         }
-        let asked: usize =
-            patterns.iter().map(|p| if p.exactness() == 3 { 1 } else { self.catalogue.matching(p).count() }).sum();
-        let has = session.subs.len() + session.joins.iter().map(|j| j.topics.len()).sum::<usize>();
-        let max = self.limits.session_topics_max;
-        if has + asked > max {
-            let message = format!("the session has {has} topics, and the request adds {asked}: at most {max}");
-            return Err(Refusal::new(Code::TooManyTopics, message));
-        }
-        Ok(())
+        wanted.reverse();
+        self.push_unasked(key, wanted);
+        self.sessions[key].joins.iter_mut().for_each(|j| j.watching = false);
+    }
+
+    /// Takes a subscription back to where it can be joined again without a hole. What it wanted of upstream goes with it.
+    pub(crate) fn part_from(&mut self, key: usize, at: usize) -> Wanted {
+        let after = self.delivered(key, at);
+        let options = self.sessions[key].options_of(at);
+        let sub = self.remove_sub(key, at);
+        Wanted { topic: sub.topic, exactness: sub.exactness, options, after, have: None }
     }
 }
 
-impl Join {
-    fn unasked(options: Options) -> Self {
-        Self {
-            id: None,
-            asked: Vec::new(),
-            topics: Vec::new(),
-            options,
-            after: None,
-            earliest: false,
-            recent: 0,
-            have: BTreeMap::new(),
-            ticket: None,
-            deadline: None,
-        }
-    }
-}
-
-fn options_of(request: &Subscribe) -> Result<Options, Refusal> {
-    let bad = |message: String| Refusal::new(Code::BadRequest, message);
-    let fields = match &request.fields {
-        None => Fields::ALL,
-        Some(names) => Fields::of(names).map_err(|name| bad(format!("no event has a field `{name}`")))?,
-    };
-    if request.delivery.as_deref().is_some_and(|d| d != "datagram") {
-        return Err(bad("`delivery` can only be \"datagram\"".into()));
-    }
-    let interval_nanos = interval_of(request.max_rate)?;
-    Ok(Options { interval_nanos, fields, conflate: request.conflate.unwrap_or(true) })
-}
-
-/// Nanoseconds between two updates for a rate a second; 0 for none.
-pub(crate) fn interval_of(max_rate: Option<f64>) -> Result<i64, Refusal> {
-    match max_rate {
-        None | Some(0.0) => Ok(0),
-        Some(rate) if rate.is_finite() && (0.001..=1e6).contains(&rate) => Ok((1e9 / rate) as i64),
-        Some(rate) => Err(Refusal::new(
-            Code::BadRequest,
-            format!("max_rate is {rate}: expected updates a second, from 0.001 to 1000000, or 0 for no limit"),
-        )),
-    }
-}
-
-/// The cursor at a place of an epoch, as text.
-pub(crate) fn cursor_text(epoch: &str, seq: u64) -> String {
-    match ticker_market::Epoch::new(epoch) {
-        Ok(epoch) => Cursor { epoch, seq }.to_string(),
-        Err(_) => format!("{epoch}-{seq}"),
-    }
+/// Does `recent` ask for past events of this topic?
+fn is_recent(wanted: &Wanted, topic: &crate::topic::TopicState) -> bool {
+    topic.class == Class::Event && wanted.after.is_none()
 }

@@ -13,19 +13,23 @@
 //! and a mark where there is news. A state channel is conflated by sending its newest event only, a book by merging what
 //! lies between the reader's place and the end, so that a slow reader costs as little as a fast one.
 //!
-//! Layout: [`hub`], the whole; [`topic`], a topic's ring, last value, book; [`session`], a reader's subscriptions;
-//! [`join`], how a subscription begins or resumes; [`plan`], what is sent next, and in which order; [`catalogue`], which
-//! topics exist; [`limits`].
+//! Layout: [`hub`], the whole; [`topic`], a topic's ring, last value, book; [`session`], one reader, and [`subs`], its
+//! subscriptions; [`request`], what readers ask for; [`join`], how a subscription begins or resumes; [`collect`], what is
+//! due, and [`plan`], what of it is sent next, and in which order; [`catalogue`], which topics exist; [`limits`]; [`audit`], for tests.
 //!
 //! Deliberately absent: sockets, clocks, threads; time is always an argument.
 
+mod audit;
 pub mod catalogue;
+mod collect;
 pub mod hub;
-pub mod join;
+mod join;
 pub mod limits;
 pub mod plan;
+mod request;
 pub mod session;
-pub mod topic;
+mod subs;
+mod topic;
 
 pub use hub::{Hub, Need, Page, SessionId};
 pub use limits::Limits;

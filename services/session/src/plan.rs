@@ -3,16 +3,17 @@
 //! Promise 2 of the contract rules the order: nothing with `seq` S goes out before every event-channel event of the
 //! session at or below S. So what is due is merged by `seq`, event channels first among equals; under `max_kbps` event
 //! channels go first altogether, then the topics with news, in the order in which the news came.
+//!
+//! Which messages move the reader's cursor (and carry an `id` over server-sent events) follows from the same promise: one
+//! does if, with it, everything of the event channels up to its place has been sent, that of joins on their way included.
 
-use std::sync::Arc;
-
-use ticker_market::{Class, Kind, Time};
+use ticker_market::{Kind, Time};
 use ticker_proto::frame::encode_notice;
-use ticker_proto::{Encoded, Form, Frame, Notice};
+use ticker_proto::{Encoded, Fields, Form, Frame, Notice};
 
+use crate::collect::{BACKLOG, Collected};
 use crate::hub::{Hub, SessionId};
-use crate::join::cursor_text;
-use crate::session::{Beginning, Ending, Mode, Options, Saying, Session};
+use crate::session::{Beginning, Bucket, Ending, Mode, Saying, Session};
 
 /// One or more whole messages for a reader.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Outgoing {
     pub encoded: Encoded,
     /// Is it an event (and not a notice)?
     pub is_event: bool,
+    /// The place to which it moves the reader's cursor; 0 if it does not.
+    moves: u64,
     effect: Effect,
 }
 
@@ -28,14 +31,18 @@ pub struct Outgoing {
 #[derive(Debug)]
 enum Effect {
     /// An older event of a join.
-    Backlog { seq: u64 },
-    /// The subscription stands at `place` now; `moves` is the cursor that the message carries (0 if none), `conflated`
-    /// the number of events that were left out or merged for it.
-    Sub { sub: u32, place: u64, moves: u64, conflated: u64 },
-    /// A notice before the data, and the cursor that it carries (0 if none).
-    Before { moves: u64 },
-    /// A notice after the data, and the cursor that it carries (0 if none).
-    After { moves: u64, heartbeat: bool },
+    Backlog,
+    /// The subscription stands at `place` now; `conflated` events were left out or merged for it.
+    Sub {
+        sub: u32,
+        place: u64,
+        conflated: u64,
+    },
+    /// A notice before the data.
+    Before,
+    /// A notice after the data.
+    After,
+    Heartbeat,
     /// The last words.
     Ending,
 }
@@ -49,42 +56,75 @@ pub struct Closing {
     pub cursor: String,
 }
 
-/// One event that is due. The hub keeps the list, so that its memory is used again.
-#[derive(Debug)]
-pub(crate) struct Due {
-    sub: u32,
-    frame: Arc<Frame>,
-    place: u64,
+/// A plan in the making.
+struct Draft<'a> {
+    out: &'a mut Vec<Outgoing>,
+    form: Form,
+    budget: usize,
+    used: usize,
+    /// The reader's cursor once this is sent.
+    cursor: u64,
+    /// Events conflated since the last heartbeat, once this is sent.
     conflated: u64,
-    event_class: bool,
+    room: Option<Bucket>,
+}
+
+impl Draft<'_> {
+    /// Is there room for another event?
+    fn has_room(&self) -> bool {
+        self.used < self.budget && self.room.as_ref().is_none_or(Bucket::has_room)
+    }
+
+    fn push(&mut self, encoded: Encoded, is_event: bool, moves: u64, effect: Effect) {
+        self.used += encoded.bytes.len();
+        if let Some(room) = &mut self.room {
+            room.take(encoded.bytes.len());
+        }
+        self.cursor = self.cursor.max(moves);
+        self.out.push(Outgoing { encoded, is_event, moves, effect });
+    }
+
+    fn event(&mut self, frame: &Frame, fields: Fields, moves: bool, effect: Effect) {
+        let form = if self.form == Form::Sse && !moves { Form::SseNoId } else { self.form };
+        self.push(frame.narrowed(form, fields), true, if moves { frame.event.seq } else { 0 }, effect);
+    }
+
+    fn notice(&mut self, notice: &Notice, moves: u64, effect: Effect) {
+        self.push(Encoded::one(encode_notice(self.form, notice)), false, moves, effect);
+    }
 }
 
 impl Hub {
-    /// What to send to a session now, up to about `budget` bytes, in order. Nothing is taken off until
-    /// [`Hub::commit`] says how much of it the transport took.
+    /// What to send to a session now, up to about `budget` bytes, in order (in [`Mode::Once`]: all that there is). Nothing
+    /// is taken off until [`Hub::commit`] says how much of it the transport took; between the two nothing may be asked of
+    /// the session.
     pub fn plan(&mut self, id: SessionId, budget: usize, now: Time, out: &mut Vec<Outgoing>) {
         out.clear();
         let Some(key) = self.key(id) else { return };
-        let mut used = 0;
-        self.sessions[key].more = false;
-        self.plan_before(key, out, &mut used);
-        if self.sessions[key].ending.is_none() {
-            let whole =
-                self.plan_backlog(key, budget, out, &mut used) && self.plan_data(key, budget, now, out, &mut used);
-            self.plan_after(key, whole, out);
+        let session = &mut self.sessions[key];
+        if session.ended {
+            return;
         }
-        let session = &self.sessions[key];
-        if let Some(ending) = &session.ending
-            && !session.ended
-        {
-            let cursor = self.cursor_of(session.cursor);
-            let notice = Notice::Error {
-                id: None,
-                code: ending.code.as_str().to_owned(),
-                message: ending.message.clone(),
-                cursor: Some(cursor),
-            };
-            push_notice(out, session.opening.form, &notice, Effect::Ending);
+        session.more = false;
+        if let Some(bucket) = &mut session.bucket {
+            bucket.fill(now);
+        }
+        let mut draft = Draft {
+            out,
+            form: session.opening.form,
+            budget: if session.opening.mode == Mode::Once { usize::MAX } else { budget },
+            used: 0,
+            cursor: session.cursor,
+            conflated: session.conflated,
+            room: session.bucket.as_deref().copied(),
+        };
+        self.plan_before(key, &mut draft);
+        let whole = self.sessions[key].ending.is_none() && self.plan_data(key, now, &mut draft);
+        self.plan_after(key, whole, &mut draft);
+        let session = &mut self.sessions[key];
+        if let Some(room) = draft.room.filter(|room| session.more && !room.has_room()) {
+            session.more = false;
+            self.wake_session_at(key, room.room_at());
         }
     }
 
@@ -102,50 +142,41 @@ impl Hub {
         let all = taken >= planned.len();
         let mut closing = None;
         let mut backlog = 0;
+        let mut wake = Time(i64::MAX);
         for item in planned.drain(..).take(taken) {
             let session = &mut self.sessions[key];
+            session.cursor = session.cursor.max(item.moves);
             if let Some(bucket) = &mut session.bucket {
                 bucket.take(item.encoded.bytes.len());
             }
             match item.effect {
-                Effect::Backlog { seq } => {
-                    session.cursor = session.cursor.max(seq);
-                    backlog += 1;
-                }
-                Effect::Sub { sub, place, moves, conflated } => {
-                    session.cursor = session.cursor.max(moves);
+                Effect::Backlog => backlog += 1,
+                Effect::Sub { sub, place, conflated } => {
                     session.conflated += conflated;
-                    let interval = session.options[usize::from(session.subs[sub as usize].options)].interval_nanos;
+                    let interval = session.options_of(sub as usize).interval_nanos;
                     if interval > 0 {
+                        let next = now.plus_nanos(interval);
                         session.next_at.resize(session.subs.len(), Time(0));
-                        session.next_at[sub as usize] = now.plus_nanos(interval);
+                        session.next_at[sub as usize] = next;
+                        wake = wake.min(next);
                     }
                     let sub = &mut session.subs[sub as usize];
                     (sub.place, sub.fresh) = (place, false);
                 }
-                Effect::Before { moves } => {
-                    session.cursor = session.cursor.max(moves);
-                    session.before.pop_front();
-                }
-                Effect::After { moves, heartbeat } => {
-                    session.cursor = session.cursor.max(moves);
-                    if heartbeat {
-                        session.conflated = 0;
-                    }
-                    session.after.pop_front();
-                }
+                Effect::Before => drop(session.before.pop_front()),
+                Effect::After => drop(session.after.pop_front()),
+                Effect::Heartbeat => (session.heartbeat, session.conflated) = (false, 0),
                 Effect::Ending => {
                     session.ended = true;
                     let ending = session.ending.as_deref().expect("an ending was planned").clone();
-                    closing = Some(Closing { ending, cursor: String::new() });
+                    closing = Some(Closing { ending, cursor: self.cursor_of(item.moves) });
                 }
             }
         }
-        planned.clear();
         let session = &mut self.sessions[key];
-        session.backlog.drain(..backlog.min(session.backlog.len()));
+        session.backlog.drain(..backlog);
         if session.backlog.is_empty() {
-            session.backlog.shrink_to_fit();
+            session.backlog = std::collections::VecDeque::new();
         }
         session.blocked = blocked;
         session.behind = blocked || (session.behind && !all);
@@ -154,17 +185,19 @@ impl Hub {
             self.advance_joins(key, now);
         }
         let session = &self.sessions[key];
+        if wake < Time(i64::MAX) && !session.dirty.is_empty() {
+            // What a limit held back has nothing else that would wake it.
+            self.wake_session_at(key, wake);
+        }
+        let session = &self.sessions[key];
         if !blocked && (session.more || !all) && session.has_news() {
             // The budget alone held it back: nothing else would wake it.
             self.list(key);
         }
-        if let Some(closing) = &mut closing {
-            closing.cursor = self.cursor_of(self.sessions[key].cursor);
-        }
         closing
     }
 
-    /// Drops the marks of subscriptions that have caught up.
+    /// Drops the marks of subscriptions that have caught up, and what memory a long list of marks took.
     fn settle(&mut self, key: usize) {
         let session = &mut self.sessions[key];
         let topics = &self.topics;
@@ -176,240 +209,156 @@ impl Hub {
             sub.dirty
         });
         if session.dirty.is_empty() && session.dirty.capacity() > 16 {
-            session.dirty.shrink_to_fit();
+            session.dirty = Vec::new();
         }
     }
 
-    fn plan_before(&self, key: usize, out: &mut Vec<Outgoing>, used: &mut usize) {
-        let session = &self.sessions[key];
-        for saying in &session.before {
-            let (notice, moves) = match saying {
+    fn plan_before(&self, key: usize, draft: &mut Draft<'_>) {
+        for beginning in &self.sessions[key].before {
+            match beginning {
                 Beginning::Gap(topic) => {
-                    let (topic, reason) = match topic {
-                        Some(topic) => (Some(topic.to_string()), "cursor_expired"),
-                        None => (None, "epoch_changed"),
-                    };
-                    (Notice::Gap { topic, reason: reason.into() }, 0)
+                    let reason = if topic.is_some() { "cursor_expired" } else { "epoch_changed" };
+                    let topic = topic.as_ref().map(ToString::to_string);
+                    draft.notice(&Notice::Gap { topic, reason: reason.into() }, 0, Effect::Before);
                 }
-                // A reader who resumes has not had what lies between its cursor and now.
                 Beginning::Welcome => {
-                    let seq = self.safe_seq(session).max(session.cursor);
-                    (self.welcome(self.cursor_of(seq)), seq)
+                    let seq = self.standing(key);
+                    draft.notice(&self.welcome(self.cursor_of(seq)), seq, Effect::Before);
                 }
-            };
-            push_notice(out, session.opening.form, &notice, Effect::Before { moves });
-            *used += out.last().map_or(0, |o| o.encoded.bytes.len());
-        }
-    }
-
-    /// Returns whether all of the backlog is in the plan.
-    fn plan_backlog(&mut self, key: usize, budget: usize, out: &mut Vec<Outgoing>, used: &mut usize) -> bool {
-        let session = &mut self.sessions[key];
-        let fields = session.joins.first().map_or_else(Options::default, |j| j.options).fields;
-        for frame in &session.backlog {
-            if *used >= budget {
-                session.more = true;
-                return false;
             }
-            let form = match session.opening.form {
-                Form::Sse if frame.event.seq <= session.cursor => Form::SseNoId,
-                form => form,
-            };
-            let encoded = frame.narrowed(form, fields);
-            *used += encoded.bytes.len();
-            out.push(Outgoing { encoded, is_event: true, effect: Effect::Backlog { seq: frame.event.seq } });
         }
-        true
     }
 
-    /// Returns whether all event-channel events are in the plan.
-    fn plan_data(&mut self, key: usize, budget: usize, now: Time, out: &mut Vec<Outgoing>, used: &mut usize) -> bool {
-        if self.sessions[key].dirty.is_empty() {
-            return true;
+    /// Returns whether all event-channel events and first snapshots are in the plan.
+    fn plan_data(&mut self, key: usize, now: Time, draft: &mut Draft<'_>) -> bool {
+        if self.sessions[key].dirty.is_empty() && self.sessions[key].backlog.is_empty() {
+            return !is_rejoining(&self.sessions[key]);
         }
-        let limited = self.sessions[key].bucket.is_some();
-        if let Some(bucket) = &mut self.sessions[key].bucket
-            && !bucket.has_room(now)
-        {
-            let at = bucket.room_at();
-            self.wake_session_at(key, at);
+        if !draft.has_room() {
+            self.sessions[key].more = true;
             return false;
         }
         let mut due = std::mem::take(&mut self.due);
-        let slow = self.collect(key, now, &mut due);
-        if slow {
-            due.clear();
-            self.due = due;
-            return false;
-        }
+        let collected = self.collect(key, now, &mut due);
+        let mut whole = collected == Collected::Whole && !is_rejoining(&self.sessions[key]);
         if due.len() > 1 {
-            if limited {
-                // Stable: within the event channels by seq, the states in the order in which their news came.
-                due.sort_by_key(|d| (!d.event_class, if d.event_class { d.frame.event.seq } else { 0 }));
+            if draft.room.is_some() {
+                // Stable: the event channels by seq, then the states in the order in which their news came.
+                due.sort_by_key(|d| (!d.every, if d.every { d.frame.event.seq } else { 0 }));
             } else {
-                due.sort_by_key(|d| (d.frame.event.seq, !d.event_class));
+                due.sort_by_key(|d| (d.frame.event.seq, !d.every));
             }
         }
-        let mut whole = true;
         let session = &mut self.sessions[key];
-        let form = session.opening.form;
-        let mut cursor = session.cursor;
-        let mut room = session.bucket.as_deref().copied();
-        let backfilling = !session.joins.is_empty() && session.joins.iter().any(|j| j.after.is_some());
+        session.more = collected == Collected::Part;
+        let safe = joined(session);
         for (at, d) in due.iter().enumerate() {
-            let over = *used >= budget && (session.opening.mode == Mode::Stream);
-            if over || room.as_mut().is_some_and(|r| !r.has_room(now)) {
-                whole = !due[at..].iter().any(|d| d.event_class || session.subs[d.sub as usize].fresh);
-                session.more = over;
-                if let Some(room) = room.filter(|_| !over) {
-                    session.wake_at = session.wake_at.min(room.room_at());
-                    let at = session.wake_at;
-                    self.timers.push(std::cmp::Reverse((at, key as u32, session.generation)));
-                }
+            if !draft.has_room() {
+                whole &= !due[at..].iter().any(|d| d.every || session.subs[d.sub as usize].fresh);
+                session.more = true;
                 break;
             }
             let seq = d.frame.event.seq;
             // Of events with one seq only the last moves the cursor: a reader cut off between them gets all again.
             let last_of_seq = due.get(at + 1).is_none_or(|n| n.frame.event.seq != seq);
-            let moves = d.frame.event.kind != Kind::Snapshot && seq > cursor && last_of_seq;
-            let form = match form {
-                Form::Sse if !moves || backfilling => Form::SseNoId,
-                form => form,
+            let moves = d.frame.event.kind != Kind::Snapshot && last_of_seq && seq > draft.cursor && seq <= safe;
+            draft.conflated += d.conflated;
+            let effect = match d.sub {
+                BACKLOG => Effect::Backlog,
+                sub => Effect::Sub { sub, place: d.place, conflated: d.conflated },
             };
-            if moves {
-                cursor = seq;
-            }
-            let sub = &session.subs[d.sub as usize];
-            let encoded = d.frame.narrowed(form, session.options[usize::from(sub.options)].fields);
-            *used += encoded.bytes.len();
-            if let Some(room) = &mut room {
-                room.take(encoded.bytes.len());
-            }
-            let moves = if moves && !(backfilling && form == Form::SseNoId) { seq } else { 0 };
-            let effect = Effect::Sub { sub: d.sub, place: d.place, moves, conflated: d.conflated };
-            out.push(Outgoing { encoded, is_event: true, effect });
+            draft.event(&d.frame, d.fields, moves, effect);
         }
         due.clear();
+        due.shrink_to(DUE_KEPT);
         self.due = due;
         whole
     }
 
-    /// Collects what is due. Returns true if the session is too slow and ends.
-    fn collect(&mut self, key: usize, now: Time, due: &mut Vec<Due>) -> bool {
-        let session = &mut self.sessions[key];
-        let mut wake = i64::MAX;
-        for index in &session.dirty {
-            let sub = &session.subs[*index as usize];
-            let options = session.options[usize::from(sub.options)];
-            let topic = &mut self.topics[sub.topic as usize];
-            let every = topic.class == Class::Event || !options.conflate;
-            if sub.fresh {
-                if let Some((frame, place)) = topic.beginning() {
-                    due.push(Due { sub: *index, frame, place, conflated: 0, event_class: false });
-                    for place in place..topic.end() {
-                        let frame = Arc::clone(topic.at(place).expect("a snapshot is kept only while its updates are"));
-                        due.push(Due { sub: *index, frame, place: place + 1, conflated: 0, event_class: every });
-                    }
-                }
-                continue;
-            }
-            if every {
-                if sub.place < topic.base() {
-                    let message = format!(
-                        "{} has {} events waiting: more than are kept; go on from the cursor",
-                        topic.topic,
-                        topic.end() - sub.place
-                    );
-                    session.ending = Some(Box::new(Ending { code: ticker_proto::Code::SlowConsumer, message }));
-                    return true;
-                }
-                for place in sub.place..topic.end() {
-                    let frame = Arc::clone(topic.at(place).expect("between base and end"));
-                    due.push(Due { sub: *index, frame, place: place + 1, conflated: 0, event_class: true });
-                }
-                continue;
-            }
-            if options.interval_nanos > 0
-                && let Some(at) = session.next_at.get(*index as usize).filter(|at| **at > now)
-            {
-                wake = wake.min(at.0);
-                continue;
-            }
-            let waiting = topic.end() - sub.place;
-            if waiting == 0 {
-                continue;
-            }
-            let in_turn =
-                !session.behind && options.interval_nanos == 0 && sub.place >= topic.base() && session.bucket.is_none();
-            if in_turn {
-                for place in sub.place..topic.end() {
-                    let frame = Arc::clone(topic.at(place).expect("between base and end"));
-                    due.push(Due { sub: *index, frame, place: place + 1, conflated: 0, event_class: false });
-                }
-            } else if topic.class == Class::Book {
-                if let Some((frame, place)) = topic.catch_up(sub.place) {
-                    // A snapshot that is reused may lie before the reader's place only if the ring has moved on.
-                    due.push(Due { sub: *index, frame, place, conflated: waiting - 1, event_class: false });
-                    for place in place..topic.end() {
-                        let frame = Arc::clone(topic.at(place).expect("a snapshot is kept only while its updates are"));
-                        due.push(Due { sub: *index, frame, place: place + 1, conflated: 0, event_class: false });
-                    }
-                }
-            } else if let Some(frame) = topic.last.clone() {
-                due.push(Due { sub: *index, frame, place: topic.end(), conflated: waiting - 1, event_class: false });
-            }
-        }
-        if wake < i64::MAX {
-            self.wake_session_at(key, Time(wake));
-        }
-        false
-    }
-
-    fn plan_after(&mut self, key: usize, whole: bool, out: &mut Vec<Outgoing>) {
-        if self.sessions[key].after.is_empty() {
+    fn plan_after(&mut self, key: usize, whole: bool, draft: &mut Draft<'_>) {
+        let session = &self.sessions[key];
+        if session.after.is_empty() && !session.heartbeat && session.ending.is_none() {
             return;
         }
         // With event-channel events still to come, the cursor stays where the last message before them put it.
-        let planned = out.iter().map(|o| match o.effect {
-            Effect::Backlog { seq: moves } | Effect::Sub { moves, .. } | Effect::Before { moves } => moves,
-            Effect::After { .. } | Effect::Ending => 0,
-        });
-        let planned = planned.max().unwrap_or(0);
-        let seq = if whole { self.safe_seq(&self.sessions[key]) } else { 0 }.max(planned);
-        let session = &self.sessions[key];
-        let form = session.opening.form;
+        let end = if whole { joined(session).min(self.position) } else { self.standing(key) };
+        let seq = end.max(draft.cursor);
+        let cursor = self.cursor_of(seq);
+        if session.heartbeat {
+            let notice = Notice::Heartbeat { cursor: cursor.clone(), conflated: draft.conflated };
+            draft.notice(&notice, seq, Effect::Heartbeat);
+        }
         for saying in &session.after {
-            let seq = seq.max(session.cursor);
-            let cursor = || self.cursor_of(seq);
-            let (notice, moves, heartbeat) = match saying {
-                Saying::Notice(notice) => (notice.clone(), 0, false),
+            match saying {
+                Saying::Notice(notice) => draft.notice(notice, 0, Effect::After),
                 // What was asked for must be on its way before it is confirmed.
                 Saying::Subscribed { .. } if !whole => break,
                 Saying::Subscribed { id, topics } => {
-                    (Notice::Subscribed { id: *id, topics: topics.clone(), cursor: cursor() }, seq, false)
+                    // Other requests that are on their way stand where they began: they do not hold this one back.
+                    let seq = self.position.max(seq);
+                    let notice = Notice::Subscribed { id: *id, topics: topics.clone(), cursor: self.cursor_of(seq) };
+                    draft.notice(&notice, seq, Effect::After);
                 }
-                Saying::Heartbeat => (Notice::Heartbeat { cursor: cursor(), conflated: session.conflated }, seq, true),
                 Saying::Goodbye { reason, retry_ms } => {
-                    let notice = Notice::Goodbye { reason: reason.clone(), cursor: cursor(), retry_ms: *retry_ms };
-                    (notice, seq, false)
+                    let (reason, retry_ms) = (reason.clone(), *retry_ms);
+                    let notice = Notice::Goodbye { reason, cursor: cursor.clone(), retry_ms };
+                    draft.notice(&notice, seq, Effect::After);
                 }
-            };
-            push_notice(out, form, &notice, Effect::After { moves, heartbeat });
+            }
+        }
+        if let Some(ending) = &session.ending {
+            let (code, message) = (ending.code.as_str().to_owned(), ending.message.clone());
+            draft.notice(&Notice::Error { id: None, code, message, cursor: Some(cursor) }, seq, Effect::Ending);
         }
     }
 
-    /// The place up to which a session has had everything once its plan is sent: the hub's, but for joins that still
-    /// fetch older events.
-    pub(crate) fn safe_seq(&self, session: &Session) -> u64 {
-        session.joins.iter().filter_map(|j| j.after).fold(self.position, u64::min)
+    /// Where a reader stands: the place up to which it has been sent everything of its event channels.
+    pub(crate) fn standing(&self, key: usize) -> u64 {
+        let session = &self.sessions[key];
+        let older = session.backlog.front().map_or(u64::MAX, |(f, _)| f.event.seq - 1);
+        let mut seq = joined(session).min(older).min(self.undelivered(session));
+        // A reader who only resumes stands where it says, even if that is ahead of this hub.
+        let resumes = session.subs.is_empty() && !session.joins.is_empty();
+        if !resumes || session.joins.iter().any(|j| j.topics.iter().any(|w| w.after.is_none())) {
+            seq = seq.min(self.position);
+        }
+        if seq == u64::MAX { self.position } else { seq.max(session.cursor) }
     }
 
+    /// The place before the first event-channel event that a session's subscriptions have not sent; beyond all if there is
+    /// none.
+    fn undelivered(&self, session: &Session) -> u64 {
+        let places = session.dirty.iter().filter_map(|at| {
+            let sub = &session.subs[*at as usize];
+            let topic = &self.topics[sub.topic as usize];
+            let every = session.options_of(*at as usize).wants_every(topic.class) && !sub.fresh;
+            // What is no longer kept lies before what is known of the reader's cursor: it is being closed.
+            every.then(|| topic.at(sub.place).map_or(session.cursor, |next| next.event.seq - 1))
+        });
+        places.min().unwrap_or(u64::MAX)
+    }
+
+    /// A cursor of this epoch, as text.
     pub(crate) fn cursor_of(&self, seq: u64) -> String {
-        cursor_text(self.epoch.as_deref().unwrap_or("0"), seq)
+        format!("{}-{seq}", self.epoch.as_deref().unwrap_or("0"))
     }
 }
 
-fn push_notice(out: &mut Vec<Outgoing>, form: Form, notice: &Notice, effect: Effect) {
-    let encoded = Encoded::one(encode_notice(form, notice));
-    out.push(Outgoing { encoded, is_event: false, effect });
+/// Room for events that are due which a hub keeps from one plan to the next.
+const DUE_KEPT: usize = 4_096;
+
+/// Are there joins that the reader does not know of? Then it has not all that it was promised.
+fn is_rejoining(session: &Session) -> bool {
+    session.joins.iter().any(|j| j.id.is_none() && !j.dormant)
+}
+
+/// The place beyond which nothing may be sent, because joins that the reader does not know of are on their way.
+pub(crate) fn held_at(session: &Session) -> u64 {
+    let unasked = session.joins.iter().filter(|j| j.id.is_none());
+    unasked.map(|j| j.least_after()).min().unwrap_or(u64::MAX)
+}
+
+/// The place up to which a session's joins have been given all that they want; beyond all if they want nothing older.
+fn joined(session: &Session) -> u64 {
+    session.joins.iter().map(|j| j.least_after()).min().unwrap_or(u64::MAX)
 }

@@ -1,8 +1,9 @@
 //! One reader: what it subscribed to, where it stands, what it is told next.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use ticker_market::{Pattern, Time};
+use ticker_market::{Class, Pattern, Time, Topic};
 use ticker_proto::{Code, Fields, Form, Frame, Notice};
 
 use crate::join::Join;
@@ -43,9 +44,10 @@ pub(crate) struct Options {
     pub(crate) conflate: bool,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { interval_nanos: 0, fields: Fields::ALL, conflate: true }
+impl Options {
+    /// Does a reader with these options get every event of such a topic?
+    pub(crate) fn wants_every(&self, class: Class) -> bool {
+        class == Class::Event || !self.conflate
     }
 }
 
@@ -59,7 +61,7 @@ pub(crate) struct Sub {
     /// Where the topic's list of readers names this subscription.
     pub(crate) slot: u32,
     /// The index of its [`Options`].
-    pub(crate) options: u8,
+    pub(crate) options: u16,
     /// How exact the pattern was that brought it; see [`Pattern::exactness`].
     pub(crate) exactness: u8,
     /// There is news.
@@ -68,13 +70,22 @@ pub(crate) struct Sub {
     pub(crate) fresh: bool,
 }
 
+/// A pattern with `*`, for instruments that appear later.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) pattern: Pattern,
+    pub(crate) options: Options,
+    /// The reader wants all that its topics bring after this place on the tape.
+    pub(crate) since: u64,
+}
+
 /// Something to say before the data that is due.
 #[derive(Debug)]
 pub(crate) enum Beginning {
     /// `welcome`, with the cursor as it is when it is said.
     Welcome,
     /// `gap`: on that topic, because the tape no longer reaches back; or on all, because the epoch has changed.
-    Gap(Option<std::sync::Arc<ticker_market::Topic>>),
+    Gap(Option<Arc<Topic>>),
 }
 
 /// Something to say after the data that is due.
@@ -84,8 +95,6 @@ pub(crate) enum Saying {
     Notice(Notice),
     /// `subscribed`, with the cursor as it is when it is said.
     Subscribed { id: u64, topics: Vec<String> },
-    /// `heartbeat`, likewise.
-    Heartbeat,
     /// `goodbye`, likewise.
     Goodbye { reason: String, retry_ms: u32 },
 }
@@ -107,10 +116,14 @@ impl Bucket {
         Self { bytes_per_second, level: bytes_per_second * Self::DEPTH_SECONDS, at: now }
     }
 
-    pub(crate) fn has_room(&mut self, now: Time) -> bool {
+    /// Takes in what time has brought.
+    pub(crate) fn fill(&mut self, now: Time) {
         let seconds = now.since(self.at).max(0) as f64 / 1e9;
         self.level = (self.level + seconds * self.bytes_per_second).min(self.bytes_per_second * Self::DEPTH_SECONDS);
-        self.at = now;
+        self.at = self.at.max(now);
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
         self.level > 0.0
     }
 
@@ -134,8 +147,7 @@ pub(crate) struct Session {
     pub(crate) subs: Vec<Sub>,
     /// Distinct options; few, and most readers have one.
     pub(crate) options: Vec<Options>,
-    /// Patterns with `*`, for instruments that appear later.
-    pub(crate) patterns: Vec<(Pattern, Options)>,
+    pub(crate) wishes: Vec<Wish>,
     /// Subscriptions that have not begun yet. Boxed: most readers have none.
     #[allow(clippy::vec_box, reason = "a join is large, and an idle session must be small")]
     pub(crate) joins: Vec<Box<Join>>,
@@ -143,8 +155,8 @@ pub(crate) struct Session {
     pub(crate) dirty: Vec<u32>,
     /// For sessions with a rate limit: when each subscription may send again.
     pub(crate) next_at: Vec<Time>,
-    /// Older events of joins, to be sent before anything else.
-    pub(crate) backlog: VecDeque<std::sync::Arc<Frame>>,
+    /// Older events of joins, in tape order.
+    pub(crate) backlog: VecDeque<(Arc<Frame>, Fields)>,
     /// To be said before the data.
     pub(crate) before: VecDeque<Beginning>,
     /// To be said after the data.
@@ -153,12 +165,14 @@ pub(crate) struct Session {
     /// Requests that are still allowed in this second, and when the second began.
     pub(crate) requests_left: u32,
     pub(crate) requests_since: Time,
-    /// The reader's cursor as the messages sent so far make it (contract, promise 2).
+    /// The reader's cursor as the messages sent so far make it (contract, promise 2); before any: where it began.
     pub(crate) cursor: u64,
     /// Events conflated since the last heartbeat.
     pub(crate) conflated: u64,
     /// When a limit lets it send again; `Time(i64::MAX)` if none is waited for.
     pub(crate) wake_at: Time,
+    /// A heartbeat is due.
+    pub(crate) heartbeat: bool,
     /// The session is in the hub's list of ready ones.
     pub(crate) listed: bool,
     /// The last plan left something out because of its budget.
@@ -174,13 +188,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(generation: u32, opening: Opening, now: Time) -> Self {
+    pub(crate) fn new(generation: u32, opening: Opening, position: u64, now: Time) -> Self {
         Self {
             generation,
             opening,
             subs: Vec::new(),
             options: Vec::new(),
-            patterns: Vec::new(),
+            wishes: Vec::new(),
             joins: Vec::new(),
             dirty: Vec::new(),
             next_at: Vec::new(),
@@ -190,9 +204,10 @@ impl Session {
             bucket: None,
             requests_left: 0,
             requests_since: now,
-            cursor: 0,
+            cursor: position,
             conflated: 0,
             wake_at: Time(i64::MAX),
+            heartbeat: false,
             listed: false,
             more: false,
             blocked: false,
@@ -202,15 +217,40 @@ impl Session {
         }
     }
 
-    /// The index of these options, added if they are new. 256 kinds are enough: the oldest is shared beyond that.
-    pub(crate) fn option_index(&mut self, options: Options) -> u8 {
+    /// The index of these options, added if they are new. Options that no subscription has any more make room.
+    pub(crate) fn option_index(&mut self, options: Options) -> u16 {
         if let Some(at) = self.options.iter().position(|o| *o == options) {
-            return at as u8;
+            return at as u16;
         }
-        if self.options.len() < usize::from(u8::MAX) {
-            self.options.push(options);
+        let mut used = vec![false; self.options.len()];
+        for sub in &self.subs {
+            used[usize::from(sub.options)] = true;
         }
-        (self.options.len() - 1) as u8
+        if let Some(at) = used.iter().position(|u| !u) {
+            self.options[at] = options;
+            return at as u16;
+        }
+        self.options.push(options);
+        (self.options.len() - 1) as u16
+    }
+
+    /// The options of the subscription at `at`.
+    pub(crate) fn options_of(&self, at: usize) -> Options {
+        self.options[usize::from(self.subs[at].options)]
+    }
+
+    /// The session ends as soon as its transport takes the last words; what only a living session hears is dropped.
+    pub(crate) fn end(&mut self, ending: Ending) {
+        if self.ending.is_none() {
+            self.ending = Some(Box::new(ending));
+            self.heartbeat = false;
+            self.after.retain(|s| !matches!(s, Saying::Subscribed { .. }));
+        }
+    }
+
+    /// Its first words have not been said yet.
+    pub(crate) fn is_unwelcomed(&self) -> bool {
+        matches!(self.before.front(), Some(Beginning::Welcome)) || (self.opening.mode == Mode::Once)
     }
 
     /// Is there something to send, as far as can be told without looking closer?
@@ -219,6 +259,7 @@ impl Session {
             || !self.backlog.is_empty()
             || !self.before.is_empty()
             || !self.after.is_empty()
+            || self.heartbeat
             || (self.ending.is_some() && !self.ended)
     }
 }

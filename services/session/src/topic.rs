@@ -23,6 +23,8 @@ pub(crate) struct TopicState {
     /// Does upstream send its events?
     pub(crate) held: bool,
     pub(crate) readers: Vec<Reader>,
+    /// Sessions with joins that wait until upstream sends it.
+    pub(crate) waiting: Vec<u32>,
     /// Subscriptions and joins that want every event: while there are some, a state or book topic keeps its events as an
     /// event channel does.
     pub(crate) retain: u32,
@@ -46,6 +48,9 @@ pub(crate) struct TopicState {
     merged: Vec<(u64, Arc<Frame>)>,
 }
 
+/// While some reader wants each event, a book topic keeps so many times the levels.
+const RETAINED_LEVELS: usize = 8;
+
 /// Merged updates kept of one topic; more are made anew.
 const MERGED_MAX: usize = 8;
 
@@ -56,6 +61,7 @@ impl TopicState {
             topic,
             held: false,
             readers: Vec::new(),
+            waiting: Vec::new(),
             retain: 0,
             last: None,
             ring: VecDeque::new(),
@@ -85,11 +91,6 @@ impl TopicState {
             let _ = self.book.replace(levels);
         }
         self.last = snapshot;
-    }
-
-    /// Upstream goes on from where it was: nothing was missed.
-    pub(crate) fn hold_on(&mut self) {
-        self.held = true;
     }
 
     /// Forgets all that was known of it, but for its readers.
@@ -125,7 +126,7 @@ impl TopicState {
         self.ring.push_back(frame);
         let (events, levels) = match self.class {
             Class::Event | Class::State => (limits.backlog_events_max, usize::MAX),
-            Class::Book if self.retain > 0 => (limits.backlog_events_max, usize::MAX),
+            Class::Book if self.retain > 0 => (limits.backlog_events_max, RETAINED_LEVELS * limits.book_levels_max),
             Class::Book => (limits.book_updates_max, limits.book_levels_max),
         };
         while self.ring.len() > events || (self.ring_levels > levels && self.ring.len() > 1) {
@@ -141,6 +142,11 @@ impl TopicState {
     /// The ordinal of the oldest event that is kept.
     pub(crate) fn base(&self) -> u64 {
         self.base
+    }
+
+    /// How many events are kept.
+    pub(crate) fn kept(&self) -> u64 {
+        self.ring.len() as u64
     }
 
     /// Every event after this place on the tape is kept.
@@ -184,10 +190,10 @@ impl TopicState {
         Some((Arc::clone(snapshot), end))
     }
 
-    /// For a reader at `place`: one event that brings it to the end, and how many events it stands for. Books only.
+    /// For a reader at `place`, before the end: one event that brings it on, and the ordinal that follows it.
     pub(crate) fn catch_up(&mut self, place: u64) -> Option<(Arc<Frame>, u64)> {
         let last = self.last.clone()?;
-        if last.event.kind == Kind::Invalid || place + 1 == self.end() {
+        if self.class != Class::Book || last.event.kind == Kind::Invalid || place + 1 == self.end() {
             return Some((last, self.end()));
         }
         let whole =
@@ -218,8 +224,10 @@ impl TopicState {
         }
         newest_of_each(&mut levels.bids, false);
         newest_of_each(&mut levels.asks, true);
-        let prev = self.at(place).map_or(0, |f| f.event.prev);
-        Frame::new(Event { prev, data: Data::Book(levels), ..last.event.clone() }, last.epoch().into())
+        let Event { seq, kind, ts, recv, published, .. } = last.event;
+        let (topic, prev) = (Arc::clone(&last.event.topic), self.at(place).map_or(0, |f| f.event.prev));
+        let event = Event { topic, seq, prev, kind, ts, recv, published, data: Data::Book(levels) };
+        Frame::new(event, last.epoch().into())
     }
 
     fn book_snapshot(&mut self) -> (Arc<Frame>, u64) {
@@ -230,8 +238,9 @@ impl TopicState {
             return (Arc::clone(frame), *ordinal);
         }
         let last = self.last.as_ref().expect("a book topic with a value has a last event");
-        let event =
-            Event { kind: Kind::Snapshot, prev: 0, data: Data::Book(self.book.to_levels()), ..last.event.clone() };
+        let Event { seq, ts, recv, published, .. } = last.event;
+        let (topic, data) = (Arc::clone(&last.event.topic), Data::Book(self.book.to_levels()));
+        let event = Event { topic, seq, prev: 0, kind: Kind::Snapshot, ts, recv, published, data };
         let frame = Arc::new(Frame::new(event, last.epoch().into()));
         self.book_snapshot = Some((self.end(), Arc::clone(&frame)));
         (frame, self.end())

@@ -1,0 +1,163 @@
+//! RESULTS.md: made of sections, each written by one workload and kept until that workload runs again.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::measure::{Measure, median};
+use crate::process::say;
+
+/// A goal of issue 3, and what was measured.
+pub(crate) struct Goal {
+    pub(crate) what: String,
+    pub(crate) measured: f64,
+    /// Not to be exceeded.
+    pub(crate) limit: f64,
+    pub(crate) unit: &'static str,
+    /// How the limit comes about.
+    pub(crate) of: String,
+}
+
+/// What one workload found.
+pub(crate) struct Section {
+    pub(crate) key: &'static str,
+    title: String,
+    lines: Vec<String>,
+    goals: Vec<Value>,
+}
+
+impl Section {
+    pub(crate) fn new(key: &'static str, title: &str) -> Self {
+        say(title);
+        Self { key, title: title.to_owned(), lines: Vec::new(), goals: Vec::new() }
+    }
+
+    pub(crate) fn line(&mut self, text: impl Into<String>) {
+        self.lines.push(text.into());
+    }
+
+    pub(crate) fn table(&mut self, header: &[&str], rows: &[Vec<String>]) {
+        self.line("");
+        self.line(format!("| {} |", header.join(" | ")));
+        self.line(format!("|---|{}", "---:|".repeat(header.len() - 1)));
+        for row in rows {
+            self.line(format!("| {} |", row.join(" | ")));
+        }
+        self.line("");
+    }
+
+    pub(crate) fn goal(&mut self, goal: &Goal) {
+        let ratio = goal.measured / goal.limit;
+        let met = if ratio <= 1.0 { "yes" } else { "**no**" };
+        say(&format!("  goal: {}: {:.2} {} of {:.2}: {met}", goal.what, goal.measured, goal.unit, goal.limit));
+        self.goals.push(json!([
+            goal.what,
+            format!("{} {}", figure(goal.measured), goal.unit),
+            format!("≤ {} {}{}", figure(goal.limit), goal.unit, if goal.of.is_empty() { String::new() } else { format!(" ({})", goal.of) }),
+            format!("{ratio:.2}"),
+            met
+        ]));
+    }
+
+    /// The usual table: medians, and each run's CPU for an event.
+    pub(crate) fn flows(&mut self, rows: &[(String, Vec<Measure>)]) {
+        let header = [
+            "server", "CPU µs an event", "runs", "events/s delivered", "of those asked for", "p50 ms", "p99 ms",
+            "trades missing", "quotes conflated or lost", "readers ended", "bytes an event", "server CPU",
+            "readers' CPU", "others' CPU",
+        ];
+        let rows: Vec<Vec<String>> = rows
+            .iter()
+            .map(|(name, runs)| {
+                let m = |of: fn(&Measure) -> f64| median(runs, of);
+                let each: Vec<String> = runs.iter().map(|r| format!("{:.2}", r.cpu_per_event)).collect();
+                let most = |of: fn(&Measure) -> f64| runs.iter().map(of).fold(0.0, f64::max);
+                vec![
+                    name.clone(),
+                    format!("**{:.2}**", m(|r| r.cpu_per_event)),
+                    each.join(" "),
+                    format!("{:.0}", m(|r| r.events_per_second)),
+                    percent(m(|r| r.part_delivered)),
+                    millis(m(|r| r.p50)),
+                    millis(m(|r| r.p99)),
+                    format!("{:.0}", most(|r| r.trades_missing)),
+                    format!("{:.0}", m(|r| r.quotes_missing)),
+                    format!("{:.0}", most(|r| r.ended)),
+                    format!("{:.0}", m(|r| r.bytes_per_event)),
+                    percent(m(|r| r.server_cpu)),
+                    percent(m(|r| r.crowd_cpu)),
+                    percent(m(|r| r.foreign_cpu)),
+                ]
+            })
+            .collect();
+        self.table(&header, &rows);
+    }
+
+    fn to_json(&self, machine: &str, versions: &[String], how: &str) -> Value {
+        json!({
+            "title": self.title, "lines": self.lines, "goals": self.goals,
+            "machine": machine, "versions": versions, "how": how,
+        })
+    }
+}
+
+fn figure(value: f64) -> String {
+    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+pub(crate) fn millis(micros: f64) -> String {
+    format!("{:.2}", micros / 1e3)
+}
+
+pub(crate) fn percent(part: f64) -> String {
+    format!("{:.0} %", part * 100.0)
+}
+
+/// Keeps a section, and writes RESULTS.md from all that are kept.
+pub(crate) fn write(
+    section: &Section,
+    kept: &Path,
+    results: &Path,
+    order: &[&str],
+    about: (&str, &[String], &str),
+) -> Result<(), String> {
+    let text = |e: std::io::Error| e.to_string();
+    std::fs::create_dir_all(kept).map_err(text)?;
+    let (machine, versions, how) = about;
+    let json = section.to_json(machine, versions, how);
+    std::fs::write(kept.join(section.key), json.to_string()).map_err(text)?;
+
+    let sections: Vec<Value> = order
+        .iter()
+        .filter_map(|key| serde_json::from_str(&std::fs::read_to_string(kept.join(key)).ok()?).ok())
+        .collect();
+    let mut out = String::from(HEAD);
+    let each = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    };
+    out.push_str("\n## Goals\n\n| workload | measured | goal | measured ÷ goal | met |\n|---|---:|---:|---:|---|\n");
+    for goal in sections.iter().flat_map(|s| s["goals"].as_array().into_iter().flatten()) {
+        out.push_str(&format!("| {} |\n", each(goal).join(" | ")));
+    }
+    for section in &sections {
+        let said = |key: &str| section[key].as_str().unwrap_or_default().to_owned();
+        out.push_str(&format!("\n## {}\n\n", said("title")));
+        out.push_str(&format!("`{}`\n\n", said("how")));
+        out.push_str(&each(&section["lines"]).join("\n"));
+        out.push_str(&format!("\n{}. {}.\n", said("machine"), each(&section["versions"]).join("; ")));
+    }
+    std::fs::write(results, out).map_err(text)
+}
+
+const HEAD: &str = "# Results
+
+Written by `cargo bench --bench compare`; not by hand. A workload that is run again (`--only`) replaces its own section.
+Each section names its command, machine and versions.
+
+How it is measured: the server has core 0 for itself, everything else (fanout, publisher, readers) shares core 1. The
+publisher is an open loop: latency counts from the time at which an event was due, so a publisher or server that falls
+behind shows. CPU is that of the server's process and its children (ours: the edge alone; schedstat, system time and
+the loopback's own work included), divided by the events that readers received. Figures are medians of the runs. \"Others' CPU\" is
+what the rest of the machine used meanwhile, of one core; a run with more than 10 % is made again, twice at most.
+Every event is the same JSON for every server. Only the loopback is used.
+";

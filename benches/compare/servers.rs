@@ -1,0 +1,206 @@
+//! The servers that are compared: ours in its three processes, the peers, and the bare loop. Each on one core.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::feed::Feed;
+use crate::process::{LOAD_CORE, SERVER_CORE, Started, Usage, free_port, run, say, tail};
+use crate::publish::{Stream, Target};
+use crate::server;
+use crate::wire::Over;
+
+/// Whom a measurement is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Subject {
+    Ours,
+    Bun,
+    Nchan,
+    /// So many messages in one write.
+    Bare(usize),
+}
+
+impl Subject {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Ours => "ticker edge".into(),
+            Self::Bun => "Bun (uWebSockets)".into(),
+            Self::Nchan => "nginx nchan".into(),
+            Self::Bare(1) => "bare write() loop".into(),
+            Self::Bare(n) => format!("bare write() loop, {n} messages a write"),
+        }
+    }
+}
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// Logs and configurations.
+    pub(crate) scratch: PathBuf,
+    /// The benches' own folder.
+    pub(crate) benches: PathBuf,
+    /// Our binary, and more lines for the edge's configuration.
+    pub(crate) ticker: String,
+    pub(crate) edge_lines: Vec<String>,
+}
+
+impl Places {
+    fn bun(&self) -> PathBuf {
+        self.benches.join("node_modules/@oven/bun-linux-x64/bin/bun")
+    }
+
+    /// Installs what is missing: Bun from npm into the benches' folder, nchan from Debian.
+    pub(crate) fn install(&self) -> Result<(), String> {
+        if !self.bun().exists() {
+            say("installing Bun from npm");
+            let folder = self.benches.to_string_lossy().into_owned();
+            run("npm", &["install", "--no-save", "--no-package-lock", "--prefix", &folder, "@oven/bun-linux-x64"])?;
+        }
+        if !modules().join("ngx_nchan_module.so").exists() {
+            say("installing nginx and nchan from Debian");
+            let install = ["install", "-y", "--no-install-recommends", "nginx", "libnginx-mod-nchan"];
+            if run("apt-get", &install).is_err() {
+                run("apt-get", &["update"])?;
+                run("apt-get", &install)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The versions of what is compared.
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let first = |text: Result<String, String>| match text {
+            Ok(text) => text.lines().next().unwrap_or_default().trim().to_owned(),
+            Err(_) => "missing".to_owned(),
+        };
+        let commit = first(run("git", &["-C", &self.benches.to_string_lossy(), "describe", "--always", "--dirty"]));
+        let bun = first(run(&self.bun().to_string_lossy(), &["--version"]));
+        let nchan = first(run("dpkg-query", &["-W", "-f", "${Version}", "libnginx-mod-nchan"]));
+        vec![
+            format!("{}, source {commit}", first(run(&self.ticker, &["--version"]))),
+            format!("Bun {bun} (npm `@oven/bun-linux-x64`)"),
+            format!("{}, nchan {nchan} (Debian `libnginx-mod-nchan`)", first(run("nginx", &["-v"]))),
+        ]
+    }
+}
+
+fn modules() -> &'static Path {
+    Path::new("/usr/lib/nginx/modules")
+}
+
+/// A server that runs, and the way into it.
+pub(crate) struct Rig {
+    pub(crate) measured: Started,
+    others: Vec<Started>,
+    pub(crate) readers_at: SocketAddr,
+    target: Option<Target>,
+    _stream: Option<Stream>,
+}
+
+impl Rig {
+    pub(crate) fn start(subject: Subject, feed: Feed, over: Over, readers: usize, at: &Places) -> Result<Self, String> {
+        match subject {
+            Subject::Ours => Self::ours(feed, at),
+            Subject::Bun => Self::bun(at),
+            Subject::Nchan => Self::nchan(at),
+            Subject::Bare(messages) => Self::bare(feed, over, readers, messages, at),
+        }
+    }
+
+    /// Once: where the publisher sends. The bare loop publishes to itself.
+    pub(crate) fn target(&mut self) -> Option<Target> {
+        self.target.take()
+    }
+
+    /// Everything that runs but for the measured process.
+    pub(crate) fn others(&self) -> Usage {
+        let mut all = Usage::default();
+        for one in self.others.iter().map(Started::usage) {
+            all.cpu_micros += one.cpu_micros;
+        }
+        all
+    }
+
+    fn ours(feed: Feed, at: &Places) -> Result<Self, String> {
+        let [grpc, fanout_admin, http, edge_admin] = [free_port()?, free_port()?, free_port()?, free_port()?];
+        let write = |name: &str, text: String| {
+            let path = at.scratch.join(name);
+            std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+            Ok::<_, String>(path.to_string_lossy().into_owned())
+        };
+        let config = write(
+            "fanout.toml",
+            format!("admin = \"{fanout_admin}\"\n[fanout]\nlisten = \"{grpc}\"\n"),
+        )?;
+        let log = at.scratch.join("fanout.log");
+        let mut fanout =
+            Started::new(&at.ticker, &["fanout".into(), "--config".into(), config], LOAD_CORE, &log)?;
+        fanout.wait_listening(grpc).map_err(|e| format!("{e}: {}", tail(&log)))?;
+        let (stream, mut target) = Stream::open(grpc, feed)?;
+        target.prime(&feed)?;
+        stream.wait_for(feed.topics() as u64)?;
+
+        let lines = at.edge_lines.join("\n");
+        let config = write(
+            "edge.toml",
+            format!(
+                "admin = \"{edge_admin}\"\n[edge]\nfanout = \"http://{grpc}\"\nlisten = \"{http}\"\nshards = 1\n{lines}\n"
+            ),
+        )?;
+        let log = at.scratch.join("edge.log");
+        let mut edge =
+            Started::new(&at.ticker, &["edge".into(), "--config".into(), config], SERVER_CORE, &log)?;
+        let last = crate::feed::symbol(feed.topics() - 1);
+        edge.wait_until("does not know its instruments", || {
+            server::get(http, "/v1/instruments?venue=bench").is_ok_and(|body| body.contains(&last))
+        })
+        .map_err(|e| format!("{e}: {}", tail(&log)))?;
+        Ok(Self { measured: edge, others: vec![fanout], readers_at: http, target: Some(target), _stream: Some(stream) })
+    }
+
+    fn bun(at: &Places) -> Result<Self, String> {
+        let addr = free_port()?;
+        let script = at.benches.join("compare/bun.mjs").to_string_lossy().into_owned();
+        let log = at.scratch.join("bun.log");
+        let args = [script, addr.port().to_string()];
+        let mut bun = Started::new(&at.bun().to_string_lossy(), &args, SERVER_CORE, &log)?;
+        bun.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
+        let target = Some(Target::socket(addr)?);
+        Ok(Self { measured: bun, others: Vec::new(), readers_at: addr, target, _stream: None })
+    }
+
+    fn nchan(at: &Places) -> Result<Self, String> {
+        let addr = free_port()?;
+        let folder = at.scratch.join("nginx");
+        std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+        let template = std::fs::read_to_string(at.benches.join("compare/nginx.conf")).map_err(|e| e.to_string())?;
+        let config = template
+            .replace("FOLDER", &folder.to_string_lossy())
+            .replace("MODULES", &modules().to_string_lossy())
+            .replace("PORT", &addr.port().to_string());
+        let path = folder.join("nginx.conf");
+        std::fs::write(&path, config).map_err(|e| e.to_string())?;
+        let log = at.scratch.join("nginx.log");
+        let args = ["-c".to_owned(), path.to_string_lossy().into_owned()];
+        let mut nginx = Started::new("nginx", &args, SERVER_CORE, &log)?;
+        nginx.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
+        let target = Some(Target::posts(addr)?);
+        Ok(Self { measured: nginx, others: Vec::new(), readers_at: addr, target, _stream: None })
+    }
+
+    fn bare(feed: Feed, over: Over, readers: usize, messages: usize, at: &Places) -> Result<Self, String> {
+        let addr = free_port()?;
+        let own = std::env::current_exe().map_err(|e| e.to_string())?;
+        let args = [
+            "--bare".to_owned(),
+            format!("--bare-listen={addr}"),
+            format!("--bare-over={}", if over == Over::Ws { "ws" } else { "sse" }),
+            format!("--bare-readers={readers}"),
+            format!("--bare-rate={}", feed.events_per_second()),
+            format!("--bare-messages={messages}"),
+        ];
+        let log = at.scratch.join("bare.log");
+        let mut bare = Started::new(&own.to_string_lossy(), &args, SERVER_CORE, &log)?;
+        bare.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
+        Ok(Self { measured: bare, others: Vec::new(), readers_at: addr, target: None, _stream: None })
+    }
+}

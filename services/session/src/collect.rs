@@ -1,0 +1,125 @@
+//! What is due to a session, whatever fits into its plan.
+
+use std::sync::Arc;
+
+use ticker_market::Time;
+use ticker_proto::{Fields, Frame};
+
+use crate::hub::Hub;
+use crate::plan::held_at;
+use crate::subs::slow;
+
+/// Events of one subscription (or of the backlog) that one plan considers, at most: a reader who is far behind is planned
+/// for again and again.
+const EVENTS_MAX: usize = 256;
+
+/// One event that is due. The hub keeps the list, so that its memory is used again.
+#[derive(Debug)]
+pub(crate) struct Due {
+    /// Whose it is; [`BACKLOG`] for an older event of a join.
+    pub(crate) sub: u32,
+    pub(crate) frame: Arc<Frame>,
+    pub(crate) fields: Fields,
+    /// Where the subscription stands once it is sent.
+    pub(crate) place: u64,
+    /// How many events are left out or merged for it.
+    pub(crate) conflated: u64,
+    /// The reader is to have every event of the topic.
+    pub(crate) every: bool,
+}
+
+/// See [`Due::sub`].
+pub(crate) const BACKLOG: u32 = u32::MAX;
+
+/// How a collection went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// All that is due.
+    Whole,
+    /// All that is due up to some place on the tape; there is more at once.
+    Part,
+    /// All that is due up to some place on the tape; more when a join has gone on.
+    Held,
+    /// Nothing: the session is too slow, and ends.
+    Slow,
+}
+
+impl Hub {
+    /// Collects what is due.
+    pub(crate) fn collect(&mut self, key: usize, now: Time, due: &mut Vec<Due>) -> Collected {
+        let session = &mut self.sessions[key];
+        let mut wake = Time(i64::MAX);
+        // Nothing at or beyond this place on the tape may be sent yet.
+        let mut stop = u64::MAX;
+        let mut is_slow = None;
+        for (frame, fields) in session.backlog.iter().take(EVENTS_MAX) {
+            due.push(Due {
+                sub: BACKLOG,
+                frame: Arc::clone(frame),
+                fields: *fields,
+                place: 0,
+                conflated: 0,
+                every: true,
+            });
+        }
+        if let Some((frame, _)) = session.backlog.get(EVENTS_MAX) {
+            stop = frame.event.seq;
+        }
+        for index in &session.dirty {
+            let at = *index as usize;
+            let sub = &session.subs[at];
+            let options = session.options_of(at);
+            let topic = &mut self.topics[sub.topic as usize];
+            let every = options.wants_every(topic.class);
+            let limited = options.interval_nanos > 0 && !every;
+            let mut push = |frame: &Arc<Frame>, place: u64, conflated: u64| {
+                let fields = options.fields;
+                due.push(Due { sub: *index, frame: Arc::clone(frame), fields, place, conflated, every });
+            };
+            // What follows one by one from here on, if anything.
+            let mut from = sub.place;
+            if sub.fresh {
+                let Some((frame, place)) = topic.beginning() else { continue };
+                push(&frame, place, 0);
+                from = if limited { topic.end() } else { place };
+            } else if every {
+                if sub.place < topic.base() {
+                    is_slow = Some(slow(topic, sub.place));
+                    break;
+                }
+            } else {
+                if let Some(next) = session.next_at.get(at).filter(|next| limited && **next > now) {
+                    wake = wake.min(*next);
+                    continue;
+                }
+                let in_turn = !session.behind && !limited && sub.place >= topic.base() && session.bucket.is_none();
+                if !in_turn && sub.place < topic.end() {
+                    let Some((frame, place)) = topic.catch_up(sub.place) else { continue };
+                    push(&frame, place, place - sub.place - 1);
+                    from = if limited { topic.end() } else { place };
+                }
+            }
+            let end = topic.end().min(from + EVENTS_MAX as u64);
+            for place in from..end {
+                push(topic.at(place).expect("what follows a snapshot or a place in the ring is kept"), place + 1, 0);
+            }
+            if let Some(next) = topic.at(end).filter(|_| every) {
+                stop = stop.min(next.event.seq);
+            }
+        }
+        if let Some(ending) = is_slow {
+            due.clear();
+            session.end(ending);
+            return Collected::Slow;
+        }
+        if wake < Time(i64::MAX) {
+            self.wake_session_at(key, wake);
+        }
+        let held = held_at(&self.sessions[key]).saturating_add(1);
+        if stop.min(held) == u64::MAX {
+            return Collected::Whole;
+        }
+        due.retain(|d| d.frame.event.seq < stop.min(held));
+        if stop < held { Collected::Part } else { Collected::Held }
+    }
+}

@@ -1,0 +1,99 @@
+//! Whatever bytes a reader, an edge or a fanout sends, nothing panics, and what is read back means what was written. Runs
+//! for a moment as an ordinary test, and as long as one likes under `cargo bolero`. The venues' decoders and the session
+//! have targets of their own, beside them.
+
+use prost::Message as _;
+use ticker_edge::websocket::{Decoder, Incoming, MESSAGE_BYTES_MAX};
+use ticker_edge::{http1, params};
+use ticker_market::{Cursor, Decimal, Pattern, Topic, decimal};
+use ticker_proto::message::Request;
+use ticker_proto::{convert, json, v1};
+
+const RUNS: usize = 20_000;
+
+#[test]
+fn http_heads() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        let whole = [b"GET /v1/", bytes, b" HTTP/1.1\r\nhost: x\r\n\r\n"].concat();
+        for head in [bytes, &whole] {
+            if let Some((_, length)) = http1::parse(head) {
+                assert!(length <= head.len());
+            }
+        }
+    });
+}
+
+#[test]
+fn queries() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = params::parse(&text);
+        let _ = params::parse(&format!("topics=a&{text}"));
+    });
+}
+
+#[test]
+fn websocket_frames() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        // Cut in two, the same messages come as in one piece.
+        let decode = |pieces: &[&[u8]]| {
+            let (mut decoder, mut all) = (Decoder::default(), Vec::new());
+            for piece in pieces {
+                let result = decoder.feed(piece, |incoming| {
+                    all.push(incoming);
+                    true
+                });
+                if result.is_err() {
+                    return (all, true);
+                }
+            }
+            (all, false)
+        };
+        let whole = decode(&[bytes]);
+        let (head, tail) = bytes.split_at(bytes.len() / 2);
+        assert_eq!(decode(&[head, tail]), whole);
+        for incoming in whole.0 {
+            if let Incoming::Text(m) | Incoming::Binary(m) = incoming {
+                assert!(m.len() <= MESSAGE_BYTES_MAX);
+            }
+        }
+    });
+}
+
+#[test]
+fn requests_and_messages() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        if let Ok(request) = Request::from_json(bytes) {
+            let again = serde_json::to_vec(&request).expect("it serialises");
+            assert_eq!(Request::from_json(&again).expect("it reads back").id(), request.id());
+        }
+        let _ = Request::from_protobuf(bytes);
+        let _ = json::read_message(&String::from_utf8_lossy(bytes));
+        if let Ok(wire) = v1::SessionResponse::decode(bytes) {
+            let _ = convert::message_from_wire(wire);
+        }
+        if let Ok(wire) = v1::Instrument::decode(bytes) {
+            let _ = convert::instrument_from_wire(wire);
+        }
+    });
+}
+
+#[test]
+fn names_and_numbers_read_back_as_written() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(topic) = text.parse::<Topic>() {
+            assert_eq!(topic.to_string(), text);
+        }
+        if let Ok(pattern) = text.parse::<Pattern>() {
+            assert_eq!(pattern.to_string(), text);
+        }
+        if let Ok(cursor) = text.parse::<Cursor>() {
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        if let Some(number) = decimal::parse(&text) {
+            let written = decimal::to_text(number);
+            assert_eq!(written.parse::<Decimal>().expect("it reads back"), number);
+        }
+    });
+}
