@@ -1,7 +1,9 @@
 //! The limit: one process that does nothing but write() the same bytes to as many sockets.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::feed::{Feed, Schedule};
@@ -17,6 +19,23 @@ pub(crate) struct Order {
     pub(crate) events_per_second: f64,
     /// Events that go into one write.
     pub(crate) messages_per_write: usize,
+    /// By send() instead of write(): the kernel's shorter way.
+    pub(crate) send: bool,
+}
+
+/// A reader's socket, and how it is written to. (The standard library writes to sockets by send(), to files by write().)
+enum Out {
+    Write(File),
+    Send(TcpStream),
+}
+
+impl Out {
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Write(file) => file.write_all(bytes),
+            Self::Send(socket) => socket.write_all(bytes),
+        }
+    }
 }
 
 /// Accepts the readers, and writes to them until it is killed or nobody is left.
@@ -27,7 +46,8 @@ pub(crate) fn run(order: Order) -> Result<(), String> {
     while sockets.len() < order.readers {
         let (socket, _) = listener.accept().map_err(text)?;
         match greet(socket, order.over) {
-            Ok(socket) => sockets.push(socket),
+            Ok(socket) if order.send => sockets.push(Out::Send(socket)),
+            Ok(socket) => sockets.push(Out::Write(File::from(OwnedFd::from(socket)))),
             // The bench looks whether it is there.
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {}
             Err(e) => return Err(e.to_string()),
@@ -35,7 +55,7 @@ pub(crate) fn run(order: Order) -> Result<(), String> {
     }
     let feed = Feed::quotes(1, order.events_per_second);
     let mut schedule = Schedule::new(feed, now_micros());
-    let (mut seq, mut pending, mut out) = (1_000_000u64, 0, Vec::new());
+    let (mut seq, mut pending, mut out) = (1_000u64, 0, Vec::new());
     while !sockets.is_empty() {
         let now = now_micros();
         while pending < order.messages_per_write

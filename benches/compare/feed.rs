@@ -16,7 +16,13 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn quotes(topics: usize, per_second: f64) -> Self {
-        Self { quote_topics: topics, trade_topics: 0, quotes_per_second: per_second, trades_per_second: 0.0, quiet_topics: 0 }
+        Self {
+            quote_topics: topics,
+            trade_topics: 0,
+            quotes_per_second: per_second,
+            trades_per_second: 0.0,
+            quiet_topics: 0,
+        }
     }
 
     pub(crate) fn topics(&self) -> usize {
@@ -66,7 +72,9 @@ impl Feed {
 
     /// The first events of all topics, so that each has a value.
     pub(crate) fn first(&self, now_micros: i64) -> Vec<Event> {
-        (0..self.topics()).map(|topic| Event { topic, trade: self.is_trade(topic), number: 0, ts: now_micros }).collect()
+        (0..self.topics())
+            .map(|topic| Event { topic, trade: self.is_trade(topic), number: 0, ts: now_micros })
+            .collect()
     }
 }
 
@@ -103,7 +111,7 @@ impl Event {
     /// The JSON that our edge sends for it, for the servers that only pass bytes on.
     pub(crate) fn json(&self, feed: &Feed, seq: u64, now_micros: i64, out: &mut Vec<u8>) {
         let (topic, price, size) = (feed.topic(self.topic), self.price(), self.size());
-        let prev = seq - feed.topics() as u64;
+        let prev = seq.saturating_sub(feed.topics() as u64);
         let Self { ts, number, .. } = self;
         let head = format!(
             r#"{{"topic":"{topic}","seq":{seq},"prev":{prev},"kind":"update","ts":{ts},"recv":{now_micros},"pub":{now_micros}"#

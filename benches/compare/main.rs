@@ -87,6 +87,8 @@ struct Args {
     bare_rate: f64,
     #[arg(long, hide = true, default_value_t = 1)]
     bare_messages: usize,
+    #[arg(long, hide = true)]
+    bare_send: bool,
 }
 
 fn main() -> ExitCode {
@@ -103,6 +105,7 @@ fn main() -> ExitCode {
             readers: args.bare_readers,
             events_per_second: args.bare_rate,
             messages_per_write: args.bare_messages,
+            send: args.bare_send,
         }),
         None => run(&args),
     };
@@ -130,6 +133,7 @@ fn run(args: &Args) -> Result<(), String> {
         return Err("two cores are needed: one for the server, one for its load".to_owned());
     }
     process::pin_self()?;
+    let _priority = process::Priority::raise();
     // 15,000 readers need as many files, here and in the servers, which inherit the limit.
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;

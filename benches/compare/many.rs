@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::crowd::{Crowd, Wish};
 use crate::feed::Feed;
 use crate::flows::{CONNECTING_MAX, Plan};
-use crate::measure::{Idle, idle as keep};
+use crate::measure::{Idle, idle as keep, wait_for_calm};
 use crate::process::say;
 use crate::publish::Publisher;
 use crate::report::{Goal, Section, millis};
@@ -17,13 +17,21 @@ const READERS: usize = 15_000;
 
 /// 15,000 readers to whom nothing but heartbeats is sent.
 pub(crate) fn idle(plan: Plan, window: Duration, at: &Places) -> Result<Section, String> {
-    let mut section = Section::new("idle", "Idle: 15,000 readers of one quiet topic");
+    let mut section = Section::new("idle", "Idle: 15,000 readers of quiet topics");
     let mut rows = Vec::new();
-    let mut one = |subject: Subject, over: Over| -> Result<Idle, String> {
-        let wish = Wish { over, readers: READERS, topics_per_reader: 1, topics: 0..1, connecting_max: CONNECTING_MAX, snapshots: 0 };
+    let mut one = |subject: Subject, over: Over, each: usize| -> Result<Idle, String> {
+        let topics = if each == 1 { 1 } else { 200 };
+        let wish = Wish {
+            over,
+            readers: READERS,
+            topics_per_reader: each,
+            topics: 0..topics,
+            connecting_max: CONNECTING_MAX,
+            snapshots: 0,
+        };
         let idle = keep(subject, &wish, window, at)?;
         rows.push(vec![
-            format!("{}, {over:?}", subject.name()),
+            format!("{}, {over:?}, {each} of {topics}", subject.name()),
             format!("**{:.2}**", idle.kib_per_reader),
             format!("**{:.2}**", idle.cpu_per_reader),
             format!("{:.0}", idle.resident_before_kib / 1024.0),
@@ -31,15 +39,26 @@ pub(crate) fn idle(plan: Plan, window: Duration, at: &Places) -> Result<Section,
         ]);
         Ok(idle)
     };
-    let ws = one(Subject::Ours, Over::Ws)?;
-    let sse = one(Subject::Ours, Over::Sse)?;
-    let poll = one(Subject::Ours, Over::Poll)?;
+    let ws = one(Subject::Ours, Over::Ws, 1)?;
+    one(Subject::Ours, Over::Ws, 20)?;
+    let sse = one(Subject::Ours, Over::Sse, 1)?;
+    let poll = one(Subject::Ours, Over::Poll, 1)?;
     if plan.peers {
-        one(Subject::Bun, Over::Ws)?;
-        one(Subject::Nchan, Over::Ws)?;
-        one(Subject::Nchan, Over::Sse)?;
+        one(Subject::Bun, Over::Ws, 1)?;
+        one(Subject::Bun, Over::Ws, 20)?;
+        one(Subject::Nchan, Over::Ws, 1)?;
+        one(Subject::Nchan, Over::Sse, 1)?;
     }
-    section.table(&["server, transport", "resident KiB a reader", "CPU µs/s a reader", "resident MiB before", "others' CPU"], &rows);
+    section.table(
+        &[
+            "server, transport, topics of each reader",
+            "resident KiB a reader",
+            "CPU µs/s a reader",
+            "resident MiB before",
+            "others' CPU",
+        ],
+        &rows,
+    );
     section.line(format!(
         "Over {} s. Ours: a heartbeat each 15 s (polls: an answer and the next request each 25 s); peers: their own pings, as near to it as they can be set.",
         window.as_secs()
@@ -65,15 +84,30 @@ pub(crate) fn cold(plan: Plan, at: &Places) -> Result<Section, String> {
     let mut rows = Vec::new();
     let (mut times, mut delays) = (Vec::new(), Vec::new());
     for _ in 0..plan.runs {
+        wait_for_calm();
         let mut rig = Rig::start(Subject::Ours, feed, Over::Ws, READERS, at)?;
-        let live = Wish { over: Over::Ws, readers: LIVE, topics_per_reader: TOPICS, topics: 0..TOPICS, connecting_max: CONNECTING_MAX, snapshots: TOPICS as u32 };
+        let live = Wish {
+            over: Over::Ws,
+            readers: LIVE,
+            topics_per_reader: TOPICS,
+            topics: 0..TOPICS,
+            connecting_max: CONNECTING_MAX,
+            snapshots: TOPICS as u32,
+        };
         let live = Crowd::start(rig.readers_at, live, feed)?;
         live.wait_served(LIVE, Duration::from_secs(20))?;
         let publisher = rig.target().map(|t| Publisher::start(feed, t)).transpose()?;
         std::thread::sleep(plan.times.warm_up);
         live.reset()?;
         let (before, begun) = (rig.measured.usage(), Instant::now());
-        let wish = Wish { over: Over::Ws, readers: READERS, topics_per_reader: TOPICS, topics: TOPICS..feed.topics(), connecting_max: READERS, snapshots: TOPICS as u32 };
+        let wish = Wish {
+            over: Over::Ws,
+            readers: READERS,
+            topics_per_reader: TOPICS,
+            topics: TOPICS..feed.topics(),
+            connecting_max: READERS,
+            snapshots: TOPICS as u32,
+        };
         let crowd = Crowd::start(rig.readers_at, wish, feed)?;
         let served = crowd.wait_served(READERS, Duration::from_secs(90))?;
         let (report, after) = (live.report()?, rig.measured.usage());
@@ -95,13 +129,34 @@ pub(crate) fn cold(plan: Plan, at: &Places) -> Result<Section, String> {
         drop(crowd);
         publisher.map(Publisher::stop).transpose()?;
     }
-    let header = ["all served within s", "live p50 ms", "live p99 ms", "live max ms", "readers ended", "CPU µs a newcomer", "resident KiB a newcomer", "seconds looked at"];
+    let header = [
+        "all served within s",
+        "live p50 ms",
+        "live p99 ms",
+        "live max ms",
+        "readers ended",
+        "CPU µs a newcomer",
+        "resident KiB a newcomer",
+        "seconds looked at",
+    ];
     section.table(&header, &rows);
     let middle = |mut all: Vec<f64>| {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    section.goal(&Goal { what: "cold start: all served".into(), measured: middle(times), limit: 10.0, unit: "s", of: String::new() });
-    section.goal(&Goal { what: "cold start: live readers' p99 meanwhile".into(), measured: middle(delays), limit: 50.0, unit: "ms", of: String::new() });
+    section.goal(&Goal {
+        what: "cold start: all served".into(),
+        measured: middle(times),
+        limit: 10.0,
+        unit: "s",
+        of: String::new(),
+    });
+    section.goal(&Goal {
+        what: "cold start: live readers' p99 meanwhile".into(),
+        measured: middle(delays),
+        limit: 50.0,
+        unit: "ms",
+        of: String::new(),
+    });
     Ok(section)
 }

@@ -11,6 +11,8 @@ use crate::servers::{Places, Rig, Subject};
 /// A run in which others used more of the machine than this part of one core is made again, a few times.
 const FOREIGN_MAX: f64 = 0.10;
 const AGAIN_MAX: usize = 2;
+/// How long others are waited for before each run.
+const CALM_WITHIN: Duration = Duration::from_secs(30);
 /// How long all readers may take to be served.
 const SERVE_WITHIN: Duration = Duration::from_secs(90);
 
@@ -64,6 +66,19 @@ impl Foreign {
     }
 }
 
+/// Waits until the rest of the machine has been quiet for a second, but not for long.
+pub(crate) fn wait_for_calm() {
+    let until = Instant::now() + CALM_WITHIN;
+    while Instant::now() < until {
+        let (machine, own) = (machine_cpu_micros(), own_cpu_micros());
+        std::thread::sleep(Duration::from_secs(1));
+        let others = (machine_cpu_micros() - machine).saturating_sub(own_cpu_micros() - own);
+        if others as f64 / 1e6 < FOREIGN_MAX {
+            return;
+        }
+    }
+}
+
 fn known(rig: &Rig) -> u64 {
     rig.measured.usage().cpu_micros + rig.others().cpu_micros + own_cpu_micros()
 }
@@ -100,6 +115,7 @@ pub(crate) fn flow(subject: Subject, wish: &Wish, feed: Feed, times: Times, at: 
 }
 
 fn once(subject: Subject, wish: &Wish, feed: Feed, times: Times, at: &Places) -> Result<Measure, String> {
+    wait_for_calm();
     let mut rig = Rig::start(subject, feed, wish.over, wish.readers, at)?;
     let crowd = Crowd::start(rig.readers_at, wish.clone(), feed)?;
     crowd.wait_served(wish.readers, SERVE_WITHIN)?;
@@ -112,7 +128,8 @@ fn once(subject: Subject, wish: &Wish, feed: Feed, times: Times, at: &Places) ->
     let after = rig.measured.usage();
     let foreign_cpu = foreign.end(&rig);
     let late = publisher.map(Publisher::stop).transpose()?.map(|(_, late)| late);
-    let asked = feed.events_per_second() * wish.readers as f64 * wish.topics_per_reader as f64 / wish.topics.len() as f64;
+    let asked =
+        feed.events_per_second() * wish.readers as f64 * wish.topics_per_reader as f64 / wish.topics.len() as f64;
     let mut measure = of(&report, (after.cpu_micros - before.cpu_micros) as f64, asked);
     measure.foreign_cpu = foreign_cpu;
     measure.late_p99 = late.map_or(0.0, |l| l.quantile(0.99) as f64);
@@ -167,7 +184,8 @@ pub(crate) struct Idle {
 
 /// Readers of one quiet topic, which are only kept.
 pub(crate) fn idle(subject: Subject, wish: &Wish, window: Duration, at: &Places) -> Result<Idle, String> {
-    let feed = Feed::quotes(1, 0.0);
+    let feed = Feed::quotes(wish.topics.len(), 0.0);
+    wait_for_calm();
     let mut rig = Rig::start(subject, feed, wish.over, wish.readers, at)?;
     // The publisher's connection stays, and says nothing.
     let target = rig.target();

@@ -96,7 +96,7 @@ impl Target {
                 let now = now_micros();
                 for (at, event) in batch.drain(..).enumerate() {
                     let mut json = feed.topic(event.topic).into_bytes();
-                    event.json(feed, 1_000_000 + seq + at as u64, now, &mut json);
+                    event.json(feed, 1_000 + seq + at as u64, now, &mut json);
                     // RFC 6455 §5.2: text, masked by zeros; longer than 125 bytes, shorter than 64 KiB.
                     out.extend_from_slice(&[0x81, 0x80 | 126]);
                     out.extend_from_slice(&(json.len() as u16).to_be_bytes());
@@ -109,7 +109,7 @@ impl Target {
                 let mut json = Vec::new();
                 for (at, event) in batch.drain(..).enumerate() {
                     json.clear();
-                    event.json(feed, 1_000_000 + seq + at as u64, now_micros(), &mut json);
+                    event.json(feed, 1_000 + seq + at as u64, now_micros(), &mut json);
                     let topic = feed.topic(event.topic);
                     let length = json.len();
                     let mut out =
@@ -179,8 +179,7 @@ impl Stream {
         let (batches, requests) = tokio::sync::mpsc::channel::<v1::PublishRequest>(BATCHES_MAX);
         let accepted = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&accepted);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
         let run = async move {
             let mut client = v1::ingest_client::IngestClient::connect(format!("http://{fanout}"))
                 .await

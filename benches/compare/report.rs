@@ -53,7 +53,12 @@ impl Section {
         self.goals.push(json!([
             goal.what,
             format!("{} {}", figure(goal.measured), goal.unit),
-            format!("≤ {} {}{}", figure(goal.limit), goal.unit, if goal.of.is_empty() { String::new() } else { format!(" ({})", goal.of) }),
+            format!(
+                "≤ {} {}{}",
+                figure(goal.limit),
+                goal.unit,
+                if goal.of.is_empty() { String::new() } else { format!(" ({})", goal.of) }
+            ),
             format!("{ratio:.2}"),
             met
         ]));
@@ -62,9 +67,20 @@ impl Section {
     /// The usual table: medians, and each run's CPU for an event.
     pub(crate) fn flows(&mut self, rows: &[(String, Vec<Measure>)]) {
         let header = [
-            "server", "CPU µs an event", "runs", "events/s delivered", "of those asked for", "p50 ms", "p99 ms",
-            "trades missing", "quotes conflated or lost", "readers ended", "bytes an event", "server CPU",
-            "readers' CPU", "others' CPU",
+            "server",
+            "CPU µs an event",
+            "runs",
+            "events/s delivered",
+            "of those asked for",
+            "p50 ms",
+            "p99 ms",
+            "trades missing",
+            "quotes conflated or lost",
+            "readers ended",
+            "bytes an event",
+            "server CPU",
+            "readers' CPU",
+            "others' CPU",
         ];
         let rows: Vec<Vec<String>> = rows
             .iter()
@@ -158,6 +174,9 @@ How it is measured: the server has core 0 for itself, everything else (fanout, p
 publisher is an open loop: latency counts from the time at which an event was due, so a publisher or server that falls
 behind shows. CPU is that of the server's process and its children (ours: the edge alone; schedstat, system time and
 the loopback's own work included), divided by the events that readers received. Figures are medians of the runs. \"Others' CPU\" is
-what the rest of the machine used meanwhile, of one core; a run with more than 10 % is made again, twice at most.
-Every event is the same JSON for every server. Only the loopback is used.
+what the rest of the machine used meanwhile, of one core; each run waits up to 30 s for a calm machine, and is made again,
+twice at most, if others used more than 10 %. Where a row shows more than that, its figures are not to be trusted: late
+wake-ups gather events into fewer writes, so such a run looks cheaper and slower than it is.
+Every event is the same JSON for every server. The bench raises its own and its servers' priority where that is allowed.
+Only the loopback is used.
 ";

@@ -15,8 +15,10 @@ pub(crate) enum Subject {
     Ours,
     Bun,
     Nchan,
-    /// So many messages in one write.
+    /// So many messages in one write().
     Bare(usize),
+    /// The bare loop with send() instead.
+    Send,
 }
 
 impl Subject {
@@ -25,6 +27,7 @@ impl Subject {
             Self::Ours => "ticker edge".into(),
             Self::Bun => "Bun (uWebSockets)".into(),
             Self::Nchan => "nginx nchan".into(),
+            Self::Send => "bare send() loop".into(),
             Self::Bare(1) => "bare write() loop".into(),
             Self::Bare(n) => format!("bare write() loop, {n} messages a write"),
         }
@@ -102,7 +105,8 @@ impl Rig {
             Subject::Ours => Self::ours(feed, at),
             Subject::Bun => Self::bun(at),
             Subject::Nchan => Self::nchan(at),
-            Subject::Bare(messages) => Self::bare(feed, over, readers, messages, at),
+            Subject::Bare(messages) => Self::bare(feed, over, readers, messages, false, at),
+            Subject::Send => Self::bare(feed, over, readers, 1, true, at),
         }
     }
 
@@ -127,13 +131,9 @@ impl Rig {
             std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
             Ok::<_, String>(path.to_string_lossy().into_owned())
         };
-        let config = write(
-            "fanout.toml",
-            format!("admin = \"{fanout_admin}\"\n[fanout]\nlisten = \"{grpc}\"\n"),
-        )?;
+        let config = write("fanout.toml", format!("admin = \"{fanout_admin}\"\n[fanout]\nlisten = \"{grpc}\"\n"))?;
         let log = at.scratch.join("fanout.log");
-        let mut fanout =
-            Started::new(&at.ticker, &["fanout".into(), "--config".into(), config], LOAD_CORE, &log)?;
+        let mut fanout = Started::new(&at.ticker, &["fanout".into(), "--config".into(), config], LOAD_CORE, &log)?;
         fanout.wait_listening(grpc).map_err(|e| format!("{e}: {}", tail(&log)))?;
         let (stream, mut target) = Stream::open(grpc, feed)?;
         target.prime(&feed)?;
@@ -147,8 +147,7 @@ impl Rig {
             ),
         )?;
         let log = at.scratch.join("edge.log");
-        let mut edge =
-            Started::new(&at.ticker, &["edge".into(), "--config".into(), config], SERVER_CORE, &log)?;
+        let mut edge = Started::new(&at.ticker, &["edge".into(), "--config".into(), config], SERVER_CORE, &log)?;
         let last = crate::feed::symbol(feed.topics() - 1);
         edge.wait_until("does not know its instruments", || {
             server::get(http, "/v1/instruments?venue=bench").is_ok_and(|body| body.contains(&last))
@@ -187,10 +186,10 @@ impl Rig {
         Ok(Self { measured: nginx, others: Vec::new(), readers_at: addr, target, _stream: None })
     }
 
-    fn bare(feed: Feed, over: Over, readers: usize, messages: usize, at: &Places) -> Result<Self, String> {
+    fn bare(feed: Feed, over: Over, readers: usize, messages: usize, send: bool, at: &Places) -> Result<Self, String> {
         let addr = free_port()?;
         let own = std::env::current_exe().map_err(|e| e.to_string())?;
-        let args = [
+        let mut args = vec![
             "--bare".to_owned(),
             format!("--bare-listen={addr}"),
             format!("--bare-over={}", if over == Over::Ws { "ws" } else { "sse" }),
@@ -198,6 +197,9 @@ impl Rig {
             format!("--bare-rate={}", feed.events_per_second()),
             format!("--bare-messages={messages}"),
         ];
+        if send {
+            args.push("--bare-send".to_owned());
+        }
         let log = at.scratch.join("bare.log");
         let mut bare = Started::new(&own.to_string_lossy(), &args, SERVER_CORE, &log)?;
         bare.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;

@@ -213,8 +213,7 @@ fn coinbase(all: &mut BTreeMap<String, Expected>, data: &str) {
     }
 }
 
-const QUOTES: [&str; 12] =
-    ["USDT", "USDC", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "GBP", "BRL", "AUD", "TRY"];
+const QUOTES: [&str; 12] = ["USDT", "USDC", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "GBP", "BRL", "AUD", "TRY"];
 
 fn normal(native: &str) -> String {
     let quote = QUOTES.iter().find(|q| native.ends_with(**q) && native.len() > q.len()).expect("a known quote asset");

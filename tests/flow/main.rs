@@ -35,15 +35,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
     let arguments = Arguments::from_args();
-    let root = std::env::var_os("TICKER_RECORDINGS").map(PathBuf::from).unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings")
-    });
+    let root = std::env::var_os("TICKER_RECORDINGS")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings"));
     let mut trials = Vec::new();
     for (venue, file) in RECORDINGS {
         let path = root.join(file);
         let stem = file.trim_end_matches(".jsonl.zst");
         if !path.exists() {
-            trials.push(Trial::test(format!("missing recording: {}", path.display()), || Ok(())).with_ignored_flag(true));
+            trials
+                .push(Trial::test(format!("missing recording: {}", path.display()), || Ok(())).with_ignored_flag(true));
             continue;
         }
         let (a, b) = (path.clone(), path);
@@ -54,7 +55,8 @@ fn main() {
 }
 
 fn run(test: impl Future<Output = Result<(), String>>) -> Result<(), Failed> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(test).map_err(Failed::from)
 }
 
@@ -139,7 +141,9 @@ impl Received {
             if !aligned {
                 let at = sums.iter().zip(&expected.sums).position(|(a, b)| a != b);
                 let (got, want) = (sums.len(), expected.sums.len());
-                return Err(format!("{symbol}: {got} states of the book, the recording has {want}; first difference at {at:?}"));
+                return Err(format!(
+                    "{symbol}: {got} states of the book, the recording has {want}; first difference at {at:?}"
+                ));
             }
             if expected.sums.is_empty() {
                 continue;
@@ -170,7 +174,14 @@ fn everything(venue: &str) -> Subscription {
 
 /// Reads until every instrument of the recording has ended, or until `limit` events have come and a place on the tape is
 /// complete: then the next message is thrown away, as by a reader that dies. Returns the cursor to go on from.
-async fn read(rig: &Rig, over: Over, from: Subscription, symbols: usize, limit: usize, into: &mut Received) -> Result<String, String> {
+async fn read(
+    rig: &Rig,
+    over: Over,
+    from: Subscription,
+    symbols: usize,
+    limit: usize,
+    into: &mut Received,
+) -> Result<String, String> {
     into.board.joining();
     let mut reader = connect(rig.options(over), from).await.map_err(|e| format!("{over}: {e}"))?;
     let start = into.events.len();
@@ -178,7 +189,8 @@ async fn read(rig: &Rig, over: Over, from: Subscription, symbols: usize, limit: 
     while into.ended.len() < symbols {
         let cursor = reader.cursor().unwrap_or_default().to_owned();
         let next = tokio::time::timeout(PATIENCE, reader.next()).await;
-        let message = next.map_err(|_| format!("{over}: nothing for {PATIENCE:?} after {} events", into.events.len()))?;
+        let message =
+            next.map_err(|_| format!("{over}: nothing for {PATIENCE:?} after {} events", into.events.len()))?;
         let message = message.map_err(|e| format!("{over}: {e}"))?.ok_or_else(|| format!("{over}: it ended"))?;
         if let Message::Event(part) = &message {
             // Snapshots do not move the cursor: after one there is no place yet at which to stop.

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Close(PipeId),
     /// One answer (a long poll or a snapshot), as JSON.
     Ask(Box<Ask>),
+    /// Answered once everything that was told before has been taken in.
+    Reached(oneshot::Sender<()>),
     /// No more readers; say goodbye to those who are here.
     Drain {
         reason: String,

@@ -17,7 +17,12 @@ pub(crate) enum Stage {
     /// The head of a request is coming.
     Head,
     /// `/v1/ws`.
-    WebSocket { decoder: Decoder, protobuf: bool },
+    WebSocket {
+        decoder: Decoder,
+        protobuf: bool,
+        /// Its last message was refused: whatever still comes is passed over.
+        deaf: bool,
+    },
     /// `/v1/stream`: whatever the reader sends means nothing.
     Stream,
     /// A long poll is parked; the index of the shard's poll.

@@ -80,6 +80,7 @@ impl Shard {
                     self.drop_conn(key);
                 }
             }
+            Stage::WebSocket { deaf: true, .. } => {}
             Stage::WebSocket { decoder, .. } => {
                 let mut decoder = std::mem::take(decoder);
                 let mut incoming = Vec::new();
@@ -180,7 +181,7 @@ impl Shard {
         let opening = Opening { form, mode: Mode::Stream };
         match self.open_session(opening, params.map(|p| p.subscribe)) {
             Ok(id) => {
-                let stage = Stage::WebSocket { decoder: Default::default(), protobuf };
+                let stage = Stage::WebSocket { decoder: Default::default(), protobuf, deaf: false };
                 self.start(key, id, stage, http1::switching(accept, protocol));
                 // A reader need not wait for the answer before it sends its first message.
                 if let Some(conn) = self.conns.get_mut(key as usize) {
@@ -249,6 +250,9 @@ impl Shard {
         self.counts.refused += 1;
         match (error, self.conns[key as usize].session) {
             (FrameError::TooLarge, Some(id)) => {
+                if let Stage::WebSocket { deaf, .. } = &mut self.conns[key as usize].stage {
+                    *deaf = true;
+                }
                 let message = format!("{error}: send smaller requests");
                 self.hub.end(id, ticker_session::Ending { code: Code::MessageTooLarge, message });
             }

@@ -365,6 +365,7 @@ impl Shard {
                 }
             }
             Command::Ask(ask) => self.ask(*ask),
+            Command::Reached(reply) => drop(reply.send(())),
             Command::Drain { reason } => self.drain(reason),
         }
     }

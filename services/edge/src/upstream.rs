@@ -152,6 +152,7 @@ impl Link {
     ) -> Result<std::convert::Infallible, StreamError> {
         let mut follow = Follow::default();
         let mut out = Vec::new();
+        let mut fresh = false;
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         let lag = metrics::histogram!("ticker_edge_upstream_lag_seconds");
         let events_total = metrics::counter!("ticker_edge_upstream_events_total");
@@ -186,8 +187,15 @@ impl Link {
                                 return Err(StreamError::Shard);
                             }
                         }
-                        if matches!(told, Upstream::Opened { .. }) {
-                            component.set_ready();
+                        match told {
+                            Upstream::Opened { .. } => fresh = true,
+                            Upstream::Instruments(_) => {}
+                            // The first word after the stream's beginning: epoch and instruments are known.
+                            _ if std::mem::take(&mut fresh) => {
+                                self.reach_shards().await;
+                                component.set_ready();
+                            }
+                            _ => {}
                         }
                     }
                     self.position = follow.position;
@@ -215,6 +223,16 @@ impl Link {
                     metrics::gauge!("ticker_edge_interest_lingering").set(self.lingering.len() as f64);
                 }
             }
+        }
+    }
+
+    /// Waits until every shard has taken in what it was told: only then can readers be sent here.
+    async fn reach_shards(&self) {
+        for shard in &self.shards {
+            let (reply, reached) = tokio::sync::oneshot::channel();
+            shard.tell(Command::Reached(reply)).await;
+            // A shard that is gone says so at the next word.
+            let _ = reached.await;
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Join {
     pub(crate) topics: Vec<Wanted>,
     /// Upstream does not know its topics (after a restart): there is nothing of them to be missed yet.
     pub(crate) dormant: bool,
+    /// The reader's cursor, if it resumes.
+    pub(crate) from: Option<u64>,
     /// All that the tape holds was asked for: that it begins late is no gap.
     pub(crate) earliest: bool,
     /// So many past events first.
@@ -45,6 +47,8 @@ pub(crate) struct Join {
     pub(crate) fetched: bool,
     /// The page that was asked for upstream.
     pub(crate) ticket: Option<u64>,
+    /// The least place after which that page begins.
+    page_after: u64,
     /// The topics that upstream does not send yet know that this session waits for them.
     pub(crate) watching: bool,
     /// A cursor from further ahead is waited for until then.
@@ -62,7 +66,7 @@ pub(crate) struct Wanted {
     /// How exact the pattern was that brought it.
     pub(crate) exactness: u8,
     pub(crate) options: Options,
-    /// Its events up to this place have been had.
+    /// Where every event is wanted: those up to this place have been had.
     pub(crate) after: Option<u64>,
     /// The reader holds it (a book) as it was at this place.
     pub(crate) have: Option<u64>,
@@ -81,10 +85,12 @@ impl Join {
             asked: Vec::new(),
             topics: Vec::new(),
             dormant: false,
+            from: None,
             earliest: false,
             recent: 0,
             fetched: false,
             ticket: None,
+            page_after: 0,
             watching: false,
             deadline: None,
             failures: 0,
@@ -107,6 +113,7 @@ impl Join {
             wanted.after = goes_on.then_some(if self.earliest { 0 } else { position });
             wanted.have = None;
         }
+        self.from = None;
         (self.fetched, self.ticket, self.deadline) = (false, None, None);
         (self.failures, self.retry_at) = (0, Time(i64::MIN));
     }
@@ -162,7 +169,8 @@ impl Hub {
             return Step::Wait;
         }
         let join = &mut self.sessions[key].joins[at];
-        let ahead = join.topics.iter().filter_map(|w| w.after).max().filter(|after| *after > self.position);
+        let most = join.topics.iter().filter_map(|w| w.after).chain(join.from).max();
+        let ahead = most.filter(|after| *after > self.position);
         if let Some(after) = ahead {
             self.ahead.insert(key);
             if join.id.is_none() {
@@ -190,10 +198,7 @@ impl Hub {
                 return self.fetch(key, at, &indexes, None, count, now);
             }
         }
-        let wanted = || {
-            let resumes = |w: &&Wanted| w.options.wants_every(topics[w.topic as usize].class) && w.after.is_some();
-            join.topics.iter().filter(resumes)
-        };
+        let wanted = || join.topics.iter().filter(|w| w.after.is_some());
         if wanted().all(|w| Some(topics[w.topic as usize].covered()) <= w.after) {
             return Step::Ready;
         }
@@ -202,6 +207,7 @@ impl Hub {
         let earliest = join.earliest && !join.fetched;
         let from = if earliest { "earliest".to_owned() } else { self.cursor_of(after) };
         let count = self.limits.backfill_page_events;
+        self.sessions[key].joins[at].page_after = after;
         self.fetch(key, at, &indexes, Some(from), count, now)
     }
 
@@ -303,14 +309,18 @@ impl Hub {
         let mut goes_on = recent;
         for wanted in &mut join.topics {
             let topic = &self.topics[wanted.topic as usize];
-            let every = wanted.options.wants_every(topic.class);
-            if if recent { !is_recent(wanted, topic) } else { !every || wanted.after.is_none() } {
+            if if recent { !is_recent(wanted, topic) } else { wanted.after.is_none() } {
+                continue;
+            }
+            let place = wanted.after.unwrap_or(0);
+            let expired = resumes && page.expired.iter().any(|e| **e == *topic.topic);
+            if expired && place > join.page_after {
+                // What is gone may be what it has had: it is asked for once more, from its own place on.
                 continue;
             }
             goes_on |= wanted.after < Some(through);
-            let place = wanted.after.unwrap_or(0);
             wanted.after = wanted.after.max(Some(through));
-            if resumes && page.expired.iter().any(|e| **e == *topic.topic) {
+            if expired {
                 session.before.push_back(Beginning::Gap(Some(Arc::clone(&topic.topic))));
                 if topic.class != Class::Event {
                     // Changes of a state that is not known are worth nothing: it begins with a snapshot.
@@ -368,16 +378,16 @@ impl Hub {
             let every = wanted.options.wants_every(topic.class);
             let end = topic.end();
             let held = wanted.have.filter(|seq| topic.covered() <= *seq && *seq <= self.position);
+            let seen = once && join.from.is_some_and(|from| topic.last_seq() <= from);
             let (place, fresh) = match (wanted.after, held) {
-                (Some(after), _) if every => (topic.ordinal_after(after), false),
+                (Some(after), _) => (topic.ordinal_after(after), false),
                 (None, _) if topic.class == Class::Event => (end - topic.kept().min(u64::from(join.recent)), false),
                 // Nothing has happened yet: its first event is the first that the reader gets.
                 (None, _) if every && topic.last.is_none() && topic.covered() == 0 => (end, false),
-                (_, Some(seq)) if !every => (topic.ordinal_after(seq), false),
-                (Some(after), None) if once && topic.last_seq() <= after => (end, false),
+                (None, Some(seq)) if !every => (topic.ordinal_after(seq), false),
+                _ if seen && !every => (end, false),
                 _ => (end, true),
             };
-            if std::env::var_os("DBG").is_some() { eprintln!("      dbg finish {key} {} {:?} id {:?} place {place} end {end} fresh {fresh} last {:?} covered {} pos {}", topic.topic, wanted.after, join.id, topic.last.as_ref().map(|f| f.event.seq), topic.covered(), self.position); }
             let (topic, exactness) = (wanted.topic, wanted.exactness);
             let options = self.sessions[key].option_index(wanted.options);
             self.add_sub(key, Sub { place, topic, slot: 0, options, exactness, dirty: false, fresh });
@@ -407,8 +417,7 @@ impl Hub {
                 }
                 had.insert(index);
                 // State and book topics begin with a snapshot; where every event is wanted, nothing since is left out.
-                let every = topic.channel.class() == Class::Event || !options.conflate;
-                let after = every.then_some(since);
+                let after = options.wants_every(topic.channel.class()).then_some(since);
                 new.push(Wanted { topic: index, exactness, options, after, have: None });
             }
             self.push_unasked(key, new);

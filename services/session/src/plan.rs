@@ -7,6 +7,8 @@
 //! Which messages move the reader's cursor (and carry an `id` over server-sent events) follows from the same promise: one
 //! does if, with it, everything of the event channels up to its place has been sent, that of joins on their way included.
 
+use std::collections::VecDeque;
+
 use ticker_market::{Kind, Time};
 use ticker_proto::frame::encode_notice;
 use ticker_proto::{Encoded, Fields, Form, Frame, Notice};
@@ -175,9 +177,10 @@ impl Hub {
         }
         let session = &mut self.sessions[key];
         session.backlog.drain(..backlog);
-        if session.backlog.is_empty() {
-            session.backlog = std::collections::VecDeque::new();
-        }
+        // An idle session keeps no room for what it rarely has.
+        free_if_empty(&mut session.backlog);
+        free_if_empty(&mut session.before);
+        free_if_empty(&mut session.after);
         session.blocked = blocked;
         session.behind = blocked || (session.behind && !all);
         self.settle(key);
@@ -282,10 +285,9 @@ impl Hub {
         }
         // With event-channel events still to come, the cursor stays where the last message before them put it.
         let end = if whole { joined(session).min(self.position) } else { self.standing(key) };
-        let seq = end.max(draft.cursor);
-        let cursor = self.cursor_of(seq);
+        let mut seq = end.max(draft.cursor);
         if session.heartbeat {
-            let notice = Notice::Heartbeat { cursor: cursor.clone(), conflated: draft.conflated };
+            let notice = Notice::Heartbeat { cursor: self.cursor_of(seq), conflated: draft.conflated };
             draft.notice(&notice, seq, Effect::Heartbeat);
         }
         for saying in &session.after {
@@ -295,34 +297,37 @@ impl Hub {
                 Saying::Subscribed { .. } if !whole => break,
                 Saying::Subscribed { id, topics } => {
                     // Other requests that are on their way stand where they began: they do not hold this one back.
-                    let seq = self.position.max(seq);
+                    seq = seq.max(self.position);
                     let notice = Notice::Subscribed { id: *id, topics: topics.clone(), cursor: self.cursor_of(seq) };
                     draft.notice(&notice, seq, Effect::After);
                 }
                 Saying::Goodbye { reason, retry_ms } => {
                     let (reason, retry_ms) = (reason.clone(), *retry_ms);
-                    let notice = Notice::Goodbye { reason, cursor: cursor.clone(), retry_ms };
+                    let notice = Notice::Goodbye { reason, cursor: self.cursor_of(seq), retry_ms };
                     draft.notice(&notice, seq, Effect::After);
                 }
             }
         }
         if let Some(ending) = &session.ending {
             let (code, message) = (ending.code.as_str().to_owned(), ending.message.clone());
-            draft.notice(&Notice::Error { id: None, code, message, cursor: Some(cursor) }, seq, Effect::Ending);
+            let cursor = Some(self.cursor_of(seq));
+            draft.notice(&Notice::Error { id: None, code, message, cursor }, seq, Effect::Ending);
         }
     }
 
     /// Where a reader stands: the place up to which it has been sent everything of its event channels.
     pub(crate) fn standing(&self, key: usize) -> u64 {
         let session = &self.sessions[key];
+        if session.before.iter().any(|b| matches!(b, Beginning::Gap(Some(_)))) {
+            // Whoever is cut off before it hears of a gap must come to it again.
+            return session.cursor;
+        }
         let older = session.backlog.front().map_or(u64::MAX, |(f, _)| f.event.seq - 1);
         let mut seq = joined(session).min(older).min(self.undelivered(session));
         // A reader who only resumes stands where it says, even if that is ahead of this hub.
-        let resumes = session.subs.is_empty() && !session.joins.is_empty();
-        if !resumes || session.joins.iter().any(|j| j.topics.iter().any(|w| w.after.is_none())) {
-            seq = seq.min(self.position);
-        }
-        if seq == u64::MAX { self.position } else { seq.max(session.cursor) }
+        let ahead = session.joins.iter().map(|j| j.from.filter(|_| session.subs.is_empty())).min().flatten();
+        seq = seq.min(ahead.unwrap_or(0).max(self.position));
+        seq.max(session.cursor)
     }
 
     /// The place before the first event-channel event that a session's subscriptions have not sent; beyond all if there is
@@ -331,9 +336,11 @@ impl Hub {
         let places = session.dirty.iter().filter_map(|at| {
             let sub = &session.subs[*at as usize];
             let topic = &self.topics[sub.topic as usize];
-            let every = session.options_of(*at as usize).wants_every(topic.class) && !sub.fresh;
-            // What is no longer kept lies before what is known of the reader's cursor: it is being closed.
-            every.then(|| topic.at(sub.place).map_or(session.cursor, |next| next.event.seq - 1))
+            let every = session.options_of(*at as usize).wants_every(topic.class);
+            // Before its snapshot is out, a topic lets nothing move on. What is no longer kept lies beyond what is known of
+            // the reader's cursor: it is being closed.
+            let next = topic.at(sub.place).filter(|_| !sub.fresh);
+            every.then(|| next.map_or(session.cursor, |next| next.event.seq - 1))
         });
         places.min().unwrap_or(u64::MAX)
     }
@@ -341,6 +348,12 @@ impl Hub {
     /// A cursor of this epoch, as text.
     pub(crate) fn cursor_of(&self, seq: u64) -> String {
         format!("{}-{seq}", self.epoch.as_deref().unwrap_or("0"))
+    }
+}
+
+fn free_if_empty<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() {
+        *queue = VecDeque::new();
     }
 }
 

@@ -134,6 +134,7 @@ impl Hub {
                 session.cursor = session.cursor.min(after);
             }
         }
+        join.from = after;
         for pattern in checked.patterns {
             self.wish(key, pattern, checked.options, after);
         }
@@ -154,20 +155,16 @@ impl Hub {
                 },
             };
             // Whoever subscribes again, and does not say from where, goes on where it was.
-            let after = after.or(place.filter(|_| every));
-            if place != after {
+            let resumes = after.is_some();
+            let after = after.or(place).filter(|_| every);
+            if resumes || after.is_none() || place != after {
                 replaced.insert(index);
             }
-            let have = checked.have.get(&topic).copied().filter(|_| after.is_some());
+            let have = checked.have.get(&topic).copied().filter(|_| resumes);
             join.topics.push(Wanted { topic: index, exactness, options: checked.options, after, have });
         }
         self.forget_backlog(key, &replaced);
-        let taken: HashSet<u32> = join.topics.iter().map(|w| w.topic).collect();
-        for (frame, fields) in &mut self.sessions[key].backlog {
-            if self.index.get(&*frame.event.topic).is_some_and(|i| taken.contains(i)) {
-                *fields = checked.options.fields;
-            }
-        }
+        self.narrow_backlog(key, &join.topics);
         let counts = |w: &&Wanted| w.after.is_none() && self.topics[w.topic as usize].class == Class::Event;
         let events = join.topics.iter().filter(counts).count().max(1) as u32;
         let recent = request.recent.unwrap_or(0).min(self.limits.recent_events_max);
@@ -280,15 +277,30 @@ impl Hub {
         }
         let wanted = join.topics.swap_remove(at);
         self.drop_wanted(&wanted);
-        let every = wanted.options.wants_every(self.topics[index as usize].class);
-        Some(wanted.after.filter(|_| every))
+        Some(wanted.after)
     }
 
-    /// Drops older events that wait to be sent, of topics that are no longer wanted or begin elsewhere.
+    /// Drops older events (and gaps) that wait to be sent, of topics that are no longer wanted or begin elsewhere.
     fn forget_backlog(&mut self, key: usize, topics: &HashSet<u32>) {
-        if !topics.is_empty() {
-            let index = &self.index;
-            self.sessions[key].backlog.retain(|(f, _)| index.get(&*f.event.topic).is_none_or(|i| !topics.contains(i)));
+        if topics.is_empty() {
+            return;
+        }
+        let stays = |topic: &Topic| self.index.get(topic).is_none_or(|i| !topics.contains(i));
+        let session = &mut self.sessions[key];
+        session.backlog.retain(|(f, _)| stays(&f.event.topic));
+        session.before.retain(|b| !matches!(b, Beginning::Gap(Some(topic)) if !stays(topic)));
+    }
+
+    /// Older events that wait to be sent look as the topic's new options say.
+    fn narrow_backlog(&mut self, key: usize, topics: &[Wanted]) {
+        if self.sessions[key].backlog.is_empty() {
+            return;
+        }
+        let fields: HashMap<u32, Fields> = topics.iter().map(|w| (w.topic, w.options.fields)).collect();
+        for (frame, old) in &mut self.sessions[key].backlog {
+            if let Some(new) = self.index.get(&*frame.event.topic).and_then(|i| fields.get(i)) {
+                *old = *new;
+            }
         }
     }
 
@@ -304,6 +316,7 @@ impl Hub {
             .collect::<Result<_, Refusal>>()?;
         // Topics that another pattern of the session matches as well go on with that one's options.
         let (mut left, mut kept) = (Vec::new(), Vec::new());
+        // Whose older events are not to be sent any more.
         let mut gone = HashSet::new();
         patterns.iter().for_each(|pattern| self.unwish(key, pattern));
         for pattern in &patterns {
@@ -333,14 +346,17 @@ impl Hub {
             let topic = Arc::clone(&self.topics[wanted.topic as usize].topic);
             match self.wish_for(key, &topic) {
                 Some((exactness, options, _)) => {
-                    let every = |options: Options| options.wants_every(topic.channel.class());
-                    let after = wanted.after.filter(|_| every(wanted.options) && every(options));
+                    let after = wanted.after.filter(|_| options.wants_every(topic.channel.class()));
+                    if after.is_none() {
+                        gone.insert(wanted.topic);
+                    }
                     kept.push(Wanted { exactness, options, after, have: None, ..wanted });
                 }
                 None => drop(gone.insert(wanted.topic)),
             }
         }
         self.forget_backlog(key, &gone);
+        self.narrow_backlog(key, &kept);
         self.push_unasked(key, kept);
         self.advance_joins(key, now);
         Ok(())

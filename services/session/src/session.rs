@@ -230,6 +230,7 @@ impl Session {
             self.options[at] = options;
             return at as u16;
         }
+        self.options.reserve_exact(1);
         self.options.push(options);
         (self.options.len() - 1) as u16
     }

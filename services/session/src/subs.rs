@@ -70,6 +70,7 @@ impl Hub {
         let place = sub.place;
         if place < topic.base() {
             session.end(slow(topic, place));
+            return Some(session.cursor);
         }
         Some(topic.at(place).map_or(self.position, |next| next.event.seq - 1))
     }

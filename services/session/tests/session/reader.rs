@@ -104,6 +104,8 @@ pub(crate) struct Reader {
     /// Something has come in this session.
     pub(crate) heard: bool,
     trace: bool,
+    /// What came: topic, place, kind.
+    pub(crate) log: Vec<(String, u64, Kind)>,
 }
 
 impl Reader {
@@ -135,6 +137,7 @@ impl Reader {
             parts: Vec::new(),
             asked: BTreeMap::new(),
             heard: false,
+            log: Vec::new(),
             trace: std::env::var_os("SESSION_TRACE").is_some(),
         }
     }
@@ -265,7 +268,8 @@ impl Reader {
         }
         let best = self.wishes.iter().filter(|(p, ..)| p.matches(topic)).max_by_key(|(p, ..)| p.exactness());
         if let Some((pattern, asked, since)) = best.cloned() {
-            let from = (topic.channel.class() == Class::Event).then_some(since);
+            let every = topic.channel.class() == Class::Event || asked.conflate == Some(false);
+            let from = every.then_some(since);
             let view = self.view(topic, &asked, pattern.exactness(), 0, from);
             self.views.insert(topic.clone(), view);
         }
@@ -404,7 +408,7 @@ impl Reader {
                     if topic.channel.class() == Class::Event {
                         view.gap = true;
                     } else {
-                        (view.pos, view.shown) = (None, false);
+                        (view.pos, view.shown, view.last) = (None, false, 0);
                     }
                 }
             }
@@ -472,7 +476,7 @@ impl Reader {
                         "{}: {topic} without snapshot",
                         self.name
                     );
-                    if topic.channel.class() == Class::Event || none {
+                    if topic.channel.class() == Class::Event || (none && pending.epoch == self.epoch) {
                         view.pos = Some(seq);
                     }
                 }
@@ -526,6 +530,7 @@ impl Reader {
         let original = tape.at(&topic, seq).unwrap_or_else(|| panic!("{what}: not on the tape"));
         let class = topic.channel.class();
         self.events += 1;
+        self.log.push((topic.to_string(), seq, event.kind));
         view.events += 1;
         let is_json = keys.is_some();
         if let Some(keys) = keys {
@@ -575,7 +580,7 @@ impl Reader {
             if let (Some(rate), Some(at)) = (view.asked.max_rate, view.sent_at)
                 && rate > 0.0
                 && view.shown
-                && event.prev > 0
+                && event.kind == Kind::Update
             {
                 let interval = (1e9 / rate) as i64;
                 assert!(now.since(at) >= interval, "{what}: {} ns after the last, at {rate} a second", now.since(at));

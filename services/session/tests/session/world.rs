@@ -1,7 +1,6 @@
 //! One hub between an upstream and some readers, and what may happen to them.
 
 use bolero::TypeGenerator;
-use bolero::generator::bolero_generator;
 use ticker_market::{Channel, Class, Time, Topic};
 use ticker_proto::message::{Limit, Request, Subscribe, Unsubscribe};
 use ticker_proto::{Code, Form};
