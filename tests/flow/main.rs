@@ -1,6 +1,8 @@
 //! From recorded frames to readers, over real sockets: every trade exactly once and in order, every book equal to an
 //! independent rebuild after every event, over every transport, and over changes of transport in mid-stream.
 
+#![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
+
 mod independent;
 mod rig;
 

@@ -85,7 +85,7 @@ impl Decoder {
 
     fn frame(&mut self, frame: RawFrame) -> Result<Option<Incoming>, FrameError> {
         match (frame.opcode, frame.fin) {
-            (0x8 | 0x9 | 0xa, false) => Err(FrameError::Protocol("a control frame in fragments")),
+            (0x8..=0xa, false) => Err(FrameError::Protocol("a control frame in fragments")),
             (0x8, _) => match frame.payload.len() {
                 0 => Ok(Some(Incoming::Close(None))),
                 1 => Err(FrameError::Protocol("a close code of one byte")),

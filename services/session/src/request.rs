@@ -134,9 +134,11 @@ impl Hub {
                 session.cursor = session.cursor.min(after);
             }
         }
-        join.from = after;
+        // A reader whose cursor is ahead of this hub begins where that is, whatever else it asks for.
+        let ahead = Some(self.sessions[key].cursor).filter(|cursor| *cursor > self.position);
+        join.from = after.or(ahead);
         for pattern in checked.patterns {
-            self.wish(key, pattern, checked.options, after);
+            self.wish(key, pattern, checked.options, after, ahead);
         }
         let had = self.topics_of(key);
         let mut replaced = HashSet::new();
@@ -243,7 +245,7 @@ impl Hub {
     }
 
     /// Remembers a pattern with `*`.
-    fn wish(&mut self, key: usize, pattern: Pattern, options: Options, after: Option<u64>) {
+    fn wish(&mut self, key: usize, pattern: Pattern, options: Options, after: Option<u64>, ahead: Option<u64>) {
         let position = self.position;
         let wishes = &mut self.sessions[key].wishes;
         if let Some(old) = wishes.iter_mut().find(|w| w.pattern == pattern) {
@@ -251,7 +253,7 @@ impl Hub {
             old.since = after.unwrap_or(old.since);
             return;
         }
-        let since = after.unwrap_or(position);
+        let since = after.or(ahead).unwrap_or(position);
         self.want(&pattern);
         self.sessions[key].wishes.push(Wish { pattern, options, since });
     }

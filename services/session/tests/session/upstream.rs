@@ -98,7 +98,7 @@ impl Upstream {
             }
         }
         hub.publish(&batch, now);
-        if self.told % 3 == 0 || self.at == tape.entries.len() {
+        if self.told.is_multiple_of(3) || self.at == tape.entries.len() {
             hub.progress(self.told, now);
         }
     }
