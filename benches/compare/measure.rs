@@ -10,9 +10,9 @@ use crate::servers::{Places, Rig, Subject};
 
 /// A run in which others used more of the machine than this part of one core is made again, a few times.
 const FOREIGN_MAX: f64 = 0.10;
-const AGAIN_MAX: usize = 2;
+const AGAIN_MAX: usize = 1;
 /// How long others are waited for before each run.
-const CALM_WITHIN: Duration = Duration::from_secs(30);
+const CALM_WITHIN: Duration = Duration::from_secs(20);
 /// How long all readers may take to be served.
 const SERVE_WITHIN: Duration = Duration::from_secs(90);
 
@@ -89,13 +89,16 @@ pub(crate) fn flow(subject: Subject, wish: &Wish, feed: Feed, times: Times, at: 
     for _ in 0..=AGAIN_MAX {
         let one = once(subject, wish, feed, times, at).map_err(|e| format!("{}: {e}", subject.name()))?;
         say(&format!(
-            "  {:<44} {:6.2} µs an event, {:7.0}/s ({:3.0} %), p50 {:.2} ms, p99 {:.2} ms, server {:.0} %, readers {:.0} %, others {:.0} %",
+            "  {:<44} {:6.2} µs an event, {:7.0}/s ({:3.0} %), p50 {:.2} ms, p99 {:.2} ms (from pub {:.2}, {:.2}; publisher late {:.2}), server {:.0} %, readers {:.0} %, others {:.0} %",
             subject.name(),
             one.cpu_per_event,
             one.events_per_second,
             one.part_delivered * 100.0,
             one.p50 / 1e3,
             one.p99 / 1e3,
+            one.pub_p50 / 1e3,
+            one.pub_p99 / 1e3,
+            one.late_p99 / 1e3,
             one.server_cpu * 100.0,
             one.crowd_cpu * 100.0,
             one.foreign_cpu * 100.0

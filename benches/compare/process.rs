@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,6 +120,22 @@ fn schedstat(path: &std::path::Path) -> Option<u64> {
 /// CPU of the calling thread so far.
 pub(crate) fn thread_cpu_micros() -> u64 {
     schedstat("/proc/thread-self/schedstat".as_ref()).unwrap_or(0)
+}
+
+/// Held while this bench measures: two at once would measure each other. Waits a while for another one to end.
+pub(crate) fn alone() -> Result<UnixListener, String> {
+    let name = std::os::unix::net::SocketAddr::from_abstract_name("ticker-bench-compare").map_err(|e| e.to_string())?;
+    let until = Instant::now() + Duration::from_secs(900);
+    loop {
+        match UnixListener::bind_addr(&name) {
+            Ok(held) => return Ok(held),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                say("another comparison runs: waiting for its end");
+                std::thread::sleep(Duration::from_secs(5));
+            }
+            Err(e) => return Err(format!("another comparison runs: {e}")),
+        }
+    }
 }
 
 /// Puts this process, which must still have one thread, on the core of the load.

@@ -1,4 +1,4 @@
-//! RESULTS.md: made of sections, each written by one workload and kept until that workload runs again.
+//! RESULTS.md: made of sections, each written by one workload and kept there until that workload runs again.
 
 use std::path::Path;
 
@@ -129,40 +129,49 @@ pub(crate) fn percent(part: f64) -> String {
     format!("{:.0} %", part * 100.0)
 }
 
-/// Keeps a section, and writes RESULTS.md from all that are kept.
+/// Where a section's figures are kept: a comment in RESULTS.md itself, one line for each.
+const KEPT: (&str, &str) = ("<!-- kept ", " -->");
+
+/// Writes RESULTS.md anew: this section, and the others as they are there already.
 pub(crate) fn write(
     section: &Section,
-    kept: &Path,
     results: &Path,
     order: &[&str],
     about: (&str, &[String], &str),
 ) -> Result<(), String> {
-    let text = |e: std::io::Error| e.to_string();
-    std::fs::create_dir_all(kept).map_err(text)?;
     let (machine, versions, how) = about;
-    let json = section.to_json(machine, versions, how);
-    std::fs::write(kept.join(section.key), json.to_string()).map_err(text)?;
-
-    let sections: Vec<Value> = order
+    let before = std::fs::read_to_string(results).unwrap_or_default();
+    let kept = |key: &str| -> Option<Value> {
+        let line = before.lines().find_map(|l| l.strip_prefix(KEPT.0)?.strip_prefix(key)?.strip_prefix(' '))?;
+        serde_json::from_str(line.strip_suffix(KEPT.1)?).ok()
+    };
+    let sections: Vec<(&str, Value)> = order
         .iter()
-        .filter_map(|key| serde_json::from_str(&std::fs::read_to_string(kept.join(key)).ok()?).ok())
+        .filter_map(|key| {
+            let value = if *key == section.key { section.to_json(machine, versions, how) } else { kept(key)? };
+            Some((*key, value))
+        })
         .collect();
     let mut out = String::from(HEAD);
     let each = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
     };
     out.push_str("\n## Goals\n\n| workload | measured | goal | measured ÷ goal | met |\n|---|---:|---:|---:|---|\n");
-    for goal in sections.iter().flat_map(|s| s["goals"].as_array().into_iter().flatten()) {
+    for goal in sections.iter().flat_map(|(_, s)| s["goals"].as_array().into_iter().flatten()) {
         out.push_str(&format!("| {} |\n", each(goal).join(" | ")));
     }
-    for section in &sections {
+    for (_, section) in &sections {
         let said = |key: &str| section[key].as_str().unwrap_or_default().to_owned();
         out.push_str(&format!("\n## {}\n\n", said("title")));
         out.push_str(&format!("`{}`\n\n", said("how")));
         out.push_str(&each(&section["lines"]).join("\n"));
         out.push_str(&format!("\n{}. {}.\n", said("machine"), each(&section["versions"]).join("; ")));
     }
-    std::fs::write(results, out).map_err(text)
+    out.push('\n');
+    for (key, section) in &sections {
+        out.push_str(&format!("{}{key} {section}{}\n", KEPT.0, KEPT.1));
+    }
+    std::fs::write(results, out).map_err(|e| format!("{}: {e}", results.display()))
 }
 
 const HEAD: &str = "# Results
@@ -174,8 +183,8 @@ How it is measured: the server has core 0 for itself, everything else (fanout, p
 publisher is an open loop: latency counts from the time at which an event was due, so a publisher or server that falls
 behind shows. CPU is that of the server's process and its children (ours: the edge alone; schedstat, system time and
 the loopback's own work included), divided by the events that readers received. Figures are medians of the runs. \"Others' CPU\" is
-what the rest of the machine used meanwhile, of one core; each run waits up to 30 s for a calm machine, and is made again,
-twice at most, if others used more than 10 %. Where a row shows more than that, its figures are not to be trusted: late
+what the rest of the machine used meanwhile, of one core; each run waits up to 20 s for a calm machine, and is made once
+more if others used more than 10 %. Where a row shows more than that, its figures are not to be trusted: late
 wake-ups gather events into fewer writes, so such a run looks cheaper and slower than it is.
 Every event is the same JSON for every server. The bench raises its own and its servers' priority where that is allowed.
 Only the loopback is used.

@@ -273,7 +273,7 @@ impl Shard {
         let mut plan = std::mem::take(&mut self.plan);
         self.hub.plan(id, PLAN_BYTES, self.now, &mut plan);
         if !plan.is_empty() {
-            match conn.write(&plan) {
+            match conn.write(&plan, &mut self.joined) {
                 Ok(written) => {
                     self.counts.writes += 1;
                     self.counts.messages += written.taken as u64;

@@ -31,7 +31,7 @@ const COMMANDS_PER_PASS: usize = 1_024;
 
 /// Readers are written to again after as much time as the last round took, so that under load a round finds several
 /// messages for each: one write of eight costs little more than one write of one. Not later than this, though.
-const PAUSE_NANOS_MAX: i64 = 20_000_000;
+const PAUSE_NANOS_MAX: i64 = 15_000_000;
 
 /// A round that takes less needs no pause: the loop is far from busy, and every message goes out at once.
 const SHORT_ROUND_NANOS: i64 = 500_000;
@@ -105,6 +105,8 @@ pub(crate) struct Shard {
     pub(crate) now: Time,
     pub(crate) plan: Vec<Outgoing>,
     pub(crate) scratch: Vec<u8>,
+    /// Messages of one write; see [`Conn::write`].
+    pub(crate) joined: Vec<u8>,
     pub(crate) counts: Counts,
     gauges: Gauges,
     /// When readers are written to again.
@@ -213,6 +215,7 @@ impl Shard {
             clock,
             plan: Vec::new(),
             scratch: vec![0; 64 * 1024],
+            joined: Vec::new(),
             counts: Counts::default(),
             gauges: Gauges::new(parts.index, parts.readers),
             next_round: Time(0),

@@ -309,7 +309,8 @@ impl Hub {
         let mut goes_on = recent;
         for wanted in &mut join.topics {
             let topic = &self.topics[wanted.topic as usize];
-            if if recent { !is_recent(wanted, topic) } else { wanted.after.is_none() } {
+            let asked = if recent { is_recent(wanted, topic) } else { wanted.after.is_some() };
+            if !asked {
                 continue;
             }
             let place = wanted.after.unwrap_or(0);

@@ -159,7 +159,7 @@ impl Hub {
             // Whoever subscribes again, and does not say from where, goes on where it was.
             let resumes = after.is_some();
             let after = after.or(place).filter(|_| every);
-            if resumes || after.is_none() || place != after {
+            if resumes || !every {
                 replaced.insert(index);
             }
             let have = checked.have.get(&topic).copied().filter(|_| resumes);
@@ -348,8 +348,9 @@ impl Hub {
             let topic = Arc::clone(&self.topics[wanted.topic as usize].topic);
             match self.wish_for(key, &topic) {
                 Some((exactness, options, _)) => {
-                    let after = wanted.after.filter(|_| options.wants_every(topic.channel.class()));
-                    if after.is_none() {
+                    let every = options.wants_every(topic.channel.class());
+                    let after = wanted.after.filter(|_| every);
+                    if !every {
                         gone.insert(wanted.topic);
                     }
                     kept.push(Wanted { exactness, options, after, have: None, ..wanted });

@@ -3,6 +3,7 @@
 use ticker_market::Kind;
 use ticker_proto::message::Subscribe;
 use ticker_proto::{Code, Form, Notice};
+use ticker_session::Limits;
 
 use crate::scene::*;
 use crate::world::World;
@@ -216,7 +217,10 @@ fn a_long_poll_gives_what_there_is_and_else_the_first_that_comes() {
 fn nobody_waits_for_ever_for_a_wake_up() {
     for budget in [1, 300, 100_000] {
         for takes in [1, 3, usize::MAX] {
-            let mut world = world();
+            // No heartbeat comes to the rescue.
+            let mut world = World::new(Limits { heartbeat_ms: 3_600_000, ..Limits::default() });
+            happen(&mut world, 10);
+            world.deliver(usize::MAX);
             let at = world.reader("r", Form::Json);
             let request = Subscribe { max_rate: Some(5.0), max_kbps: Some(100.0), ..to(&["*/va/*"]) };
             world.subscribe(at, request).expect("good");
@@ -224,10 +228,10 @@ fn nobody_waits_for_ever_for_a_wake_up() {
             (world.readers[at].budget, world.readers[at].takes) = (budget, takes);
             happen(&mut world, 40);
             world.settle();
-            world.pass_time(16_000);
+            world.pass_time(10_000);
             // Without anything new coming, it has all that there is.
             let reader = &world.readers[at];
-            reader.converged(&world.tapes, &world.epoch);
+            reader.converged(&world.tapes, &world.epoch, false);
         }
     }
 }

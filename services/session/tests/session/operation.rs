@@ -209,7 +209,8 @@ impl World {
                     // What the hub's stream has not told yet is always kept.
                     let seq = frame.event.seq;
                     if seq <= self.upstream.told {
-                        self.tape().evicted.insert(topic.clone(), seq);
+                        let evicted = self.tape().evicted.entry(topic.clone()).or_default();
+                        *evicted = seq.max(*evicted);
                     }
                 }
             }

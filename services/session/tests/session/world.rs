@@ -31,6 +31,7 @@ pub(crate) struct World {
     pub(crate) epoch: String,
     pub(crate) epochs: u32,
     pub(crate) hub: Hub,
+    heartbeat_ms: u32,
     pub(crate) upstream: Upstream,
     pub(crate) readers: Vec<Reader>,
     pub(crate) now: Time,
@@ -51,6 +52,7 @@ impl World {
             tapes: Tapes::new(),
             epoch: String::new(),
             epochs: 0,
+            heartbeat_ms: limits.heartbeat_ms,
             hub: Hub::new(limits),
             upstream: Upstream::new(),
             readers: Vec::new(),
@@ -422,7 +424,7 @@ impl World {
             self.pass_time(600);
         }
         for reader in self.readers.iter().filter(|r| r.mode == Mode::Stream) {
-            reader.converged(&self.tapes, &self.epoch);
+            reader.converged(&self.tapes, &self.epoch, self.heartbeat_ms < 20_000);
         }
     }
 
