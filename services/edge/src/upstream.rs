@@ -1,6 +1,6 @@
 //! The way to the fanout: one stream for the whole edge, with what its readers want.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::command::{Command, ShardHandle, Upstream};
+use crate::command::{AddedTopics, Command, ShardHandle, Upstream};
 use crate::follow::{Follow, FollowError};
 
 /// Largest message from a fanout, in bytes: it keeps its own below 1 MiB.
@@ -70,6 +70,9 @@ pub(crate) struct Link {
     wants: HashMap<Pattern, u32>,
     /// Patterns that no shard wants any more, and until when they are held all the same.
     lingering: HashMap<Pattern, Instant>,
+    /// Patterns of which the fanout has sent something: after a break the stream goes on with those. What was wanted and
+    /// had not come yet is asked for anew, since a stream that goes on gives no snapshots.
+    carried: HashSet<Pattern>,
     epoch: Option<Arc<str>>,
     position: u64,
     backfills: Arc<Semaphore>,
@@ -91,6 +94,7 @@ impl Link {
             linger,
             wants: HashMap::new(),
             lingering: HashMap::new(),
+            carried: HashSet::new(),
             epoch: None,
             position: 0,
             backfills: Arc::new(Semaphore::new(BACKFILLS_MAX)),
@@ -133,12 +137,19 @@ impl Link {
     async fn follow(&mut self, component: &Component) -> Result<std::convert::Infallible, StreamError> {
         let name = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let cursor = self.epoch.as_ref().map(|e| format!("{e}-{}", self.position)).unwrap_or_default();
+        let wanted = self.wants.keys().chain(self.lingering.keys());
+        let (old, new): (Vec<&Pattern>, Vec<&Pattern>) =
+            wanted.partition(|p| cursor.is_empty() || self.carried.contains(*p));
         let mut interest = vec![OWN_INTEREST.to_owned()];
-        interest.extend(self.wants.keys().chain(self.lingering.keys()).map(Pattern::to_string));
+        interest.extend(old.into_iter().map(Pattern::to_string));
+        let new: Vec<String> = new.into_iter().map(Pattern::to_string).collect();
         let request = v1::FollowRequest { stream: name.clone(), interest, cursor };
         let mut stream = self.client.follow(request).await.map_err(Box::new)?.into_inner();
         let (changes, wanted) = mpsc::unbounded_channel();
         let set_interest = tokio::spawn(set_interest(self.client.clone(), name, wanted));
+        if !new.is_empty() {
+            let _ = changes.send((new, Vec::new()));
+        }
         let result = self.steps(&mut stream, &changes, component).await;
         set_interest.abort();
         result
@@ -167,7 +178,11 @@ impl Link {
                     follow.step(step, &mut out)?;
                     for told in out.drain(..) {
                         match &told {
+                            Upstream::Added { topics, .. } => self.note_carried(topics),
                             Upstream::Opened { epoch, resumed, .. } => {
+                                if !resumed {
+                                    self.carried.clear();
+                                }
                                 self.epoch = Some(Arc::clone(epoch));
                                 metrics::gauge!("ticker_edge_upstream_connected").set(1.0);
                                 tracing::info!(%epoch, resumed, "following the fanout");
@@ -217,6 +232,9 @@ impl Link {
                         self.lingering.iter().filter(|(_, until)| **until <= now).map(|(p, _)| p.clone()).collect();
                     if !over.is_empty() {
                         self.lingering.retain(|_, until| *until > now);
+                        over.iter().for_each(|p| {
+                            self.carried.remove(p);
+                        });
                         let _ = changes.send((Vec::new(), over.iter().map(Pattern::to_string).collect()));
                     }
                     metrics::gauge!("ticker_edge_interest").set(self.wants.len() as f64);
@@ -224,6 +242,13 @@ impl Link {
                 }
             }
         }
+    }
+
+    fn note_carried(&mut self, topics: &AddedTopics) {
+        let wanted: Vec<&Pattern> = self.wants.keys().chain(self.lingering.keys()).collect();
+        let come = wanted.into_iter().filter(|p| topics.iter().any(|(topic, ..)| p.matches(topic)));
+        let come: Vec<Pattern> = come.filter(|p| !self.carried.contains(*p)).cloned().collect();
+        self.carried.extend(come);
     }
 
     /// Waits until every shard has taken in what it was told: only then can readers be sent here.
