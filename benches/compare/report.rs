@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::measure::{Measure, median};
 use crate::process::say;
 
-/// A goal of issue 3, and what was measured.
+/// A goal, and what was measured.
 pub(crate) struct Goal {
     pub(crate) what: String,
     pub(crate) measured: f64,
