@@ -129,7 +129,7 @@ impl Code {
     /// RFC 9457 problem details, as JSON.
     pub fn problem(self, detail: &str) -> String {
         serde_json::json!({
-            "type": format!("https://ticker.dev/errors/{}", self.as_str()),
+            "type": format!("urn:ticker:error:{}", self.as_str()),
             "title": self.title(),
             "status": self.http_status(),
             "detail": detail,

@@ -26,7 +26,7 @@ pub(crate) async fn ingest(args: cli::Ingest) -> anyhow::Result<ExitCode> {
     }
     let ingest = ticker_ingest::Ingest::new(settings.ingest.clone())?;
     let channel = ticker_ingest::connect(&settings.ingest.fanout)?;
-    let process = Process::start(&settings, INGEST_ADMIN, metrics).await?;
+    let process = Process::start(&settings, INGEST_ADMIN, metrics, &["publish"]).await?;
     tracing::info!(fanout = settings.ingest.fanout, "ingest runs");
     let (health, drain) = (process.health.clone(), process.drain.clone());
     process.run(ingest.run(channel, health, drain)).await
@@ -37,7 +37,7 @@ pub(crate) async fn fanout(args: cli::Fanout) -> anyhow::Result<ExitCode> {
     let (mut settings, metrics) = Settings::load(&args.common, LOG_FILTER)?;
     settings.fanout.listen = args.listen.unwrap_or(settings.fanout.listen);
     check_exposure("gRPC", settings.fanout.listen, false, settings.insecure)?;
-    let process = Process::start(&settings, settings.fanout.admin, metrics).await?;
+    let process = Process::start(&settings, settings.fanout.admin, metrics, &["fanout"]).await?;
     let fanout = ticker_fanout::Fanout::new(settings.fanout, process.drain.clone());
     let health = process.health.clone();
     process.run(async move { ticker_fanout::serve(fanout, &health).await }).await
@@ -52,7 +52,7 @@ pub(crate) async fn edge(args: cli::Edge) -> anyhow::Result<ExitCode> {
     }
     check_exposure("HTTP", settings.edge.listen, false, settings.insecure || settings.edge.insecure)?;
     let channel = ticker_edge::connect(&settings.edge.fanout)?;
-    let process = Process::start(&settings, settings.edge.admin, metrics).await?;
+    let process = Process::start(&settings, settings.edge.admin, metrics, &["upstream"]).await?;
     let edge = ticker_edge::Edge::start(&settings.edge, channel, &process.health, &process.drain)?;
     tracing::info!(listen = %edge.local_addr(), fanout = settings.edge.fanout, "edge runs");
     let stopped = async {
@@ -70,11 +70,18 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Listens for signals and on the admin address.
-    pub(crate) async fn start(settings: &Settings, default: SocketAddr, metrics: Metrics) -> anyhow::Result<Self> {
+    /// Listens for signals and on the admin address. The process is not ready before all of `components` are: they are
+    /// registered before anybody can ask.
+    pub(crate) async fn start(
+        settings: &Settings,
+        default: SocketAddr,
+        metrics: Metrics,
+        components: &[&str],
+    ) -> anyhow::Result<Self> {
         let addr = settings.admin.unwrap_or(default);
         check_exposure("admin", addr, false, settings.insecure)?;
         let (health, drain) = (Health::new(), Drain::new());
+        components.iter().for_each(|name| drop(health.component(name)));
         drain::signals(drain.clone()).context("cannot listen for signals")?;
         let listener = admin::bind(addr, "admin").await?;
         let addr = listener.local_addr().context("the admin listener")?;

@@ -37,7 +37,7 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     let ingest = Ingest::new(settings.ingest.clone())?;
     let grpc = admin::bind(settings.fanout.listen, "grpc").await?;
     let grpc_addr = grpc.local_addr().context("the gRPC listener")?;
-    let process = Process::start(&settings, ADMIN, metrics).await?;
+    let process = Process::start(&settings, ADMIN, metrics, &["publish", "upstream"]).await?;
 
     // The fanout ends last: what ingest has told goes on the tape, and readers are told goodbye, while it still runs.
     let last = Drain::new();

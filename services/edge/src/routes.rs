@@ -89,7 +89,7 @@ async fn later(what: &'static str) -> Response {
 
 async fn nothing_here(uri: Uri) -> Response {
     let body = serde_json::json!({
-        "type": "https://ticker.dev/errors/not_found",
+        "type": "urn:ticker:error:not_found",
         "title": "There is nothing here",
         "status": 404,
         "detail": format!("no resource {}; see the README for the paths, GET / for the page", uri.path()),
@@ -101,7 +101,7 @@ async fn nothing_here(uri: Uri) -> Response {
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let body = serde_json::json!({
-        "type": "https://ticker.dev/errors/bad_request",
+        "type": "urn:ticker:error:bad_request",
         "title": "The method is not allowed here",
         "status": 405,
         "detail": format!("{} does not take {method}; most resources take only GET", uri.path()),
