@@ -203,6 +203,9 @@ fn how(args: &Args, name: &str) -> String {
     if args.no_peers {
         how.push_str(" --no-peers");
     }
+    if args.ticker != env!("CARGO_BIN_EXE_ticker") {
+        how.push_str(" --ticker …");
+    }
     for line in &args.edge_lines {
         how.push_str(&format!(" --edge '{line}'"));
     }

@@ -75,7 +75,11 @@ impl Places {
             Ok(text) => text.lines().next().unwrap_or_default().trim().to_owned(),
             Err(_) => "missing".to_owned(),
         };
-        let commit = first(run("git", &["-C", &self.benches.to_string_lossy(), "describe", "--always", "--dirty"]));
+        // Another binary (`--ticker`) may be of any source.
+        let commit = match self.ticker == env!("CARGO_BIN_EXE_ticker") {
+            true => first(run("git", &["-C", &self.benches.to_string_lossy(), "describe", "--always", "--dirty"])),
+            false => "not known (--ticker)".to_owned(),
+        };
         let bun = first(run(&self.bun().to_string_lossy(), &["--version"]));
         let nchan = first(run("dpkg-query", &["-W", "-f", "${Version}", "libnginx-mod-nchan"]));
         vec![

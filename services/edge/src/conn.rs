@@ -116,8 +116,8 @@ impl Conn {
         self.write_rest()
     }
 
-    /// Writes the messages of a plan, as many as go in one write. Several are copied together first, into `joined`: for
-    /// messages of a few hundred bytes that costs less than having the kernel gather them.
+    /// Writes the messages of a plan, as many as go in one write. Several are copied together first, into `joined`, so that
+    /// the kernel need not gather them.
     pub(crate) fn write(&mut self, plan: &[Outgoing], joined: &mut Vec<u8>) -> io::Result<Written> {
         let mut gathered = 1.min(plan.len());
         let result = match plan {
