@@ -260,7 +260,7 @@ impl Shard {
         }
     }
 
-    /// Sends a reader what is due: one gathering write.
+    /// Sends a reader what is due, in one write.
     pub(crate) fn flush_conn(&mut self, key: u32) {
         let Some(conn) = self.conns.get_mut(key as usize) else { return };
         let Some(id) = conn.session else { return };
