@@ -75,17 +75,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let asked = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
-        let until = Instant::now() + Duration::from_secs(8);
-        while asked == Some(Ok(())) && Instant::now() < until {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        crate::server::end(&mut self.child, Duration::from_secs(8));
     }
 }
 

@@ -48,18 +48,23 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let asked = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
-        let until = Instant::now() + PATIENCE;
-        while asked == Some(Ok(())) && Instant::now() < until {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child, PATIENCE);
     }
+}
+
+/// Asks a process of ours to end, and ends it if it has not within `patience`.
+pub(crate) fn end(child: &mut Child, patience: Duration) {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let asked = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+    let until = Instant::now() + patience;
+    while asked == Some(Ok(())) && Instant::now() < until {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 fn free_port() -> Result<SocketAddr, String> {

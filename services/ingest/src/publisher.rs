@@ -20,6 +20,7 @@ use self::codec::PublishCodec;
 use self::outbox::Outbox;
 use crate::backoff::Backoff;
 use crate::config::Limits;
+use crate::error::told;
 use crate::feed::{Intake, Numbers, QUEUE_BUNDLES_MAX};
 use crate::progress::Progress;
 
@@ -144,19 +145,6 @@ fn with_cause(status: Status) -> Status {
         Some(cause) => Status::new(status.code(), told(cause)),
         None => status,
     }
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use self::fetch::{FetchError, Fetcher};
 use self::link::{Link, Socket, next_message};
 use self::meters::Meters;
 use crate::backoff::Backoff;
+use crate::error::told;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
 use crate::progress;
@@ -269,7 +270,7 @@ impl Venue {
                 return self.disconnect(at, "closed", &why);
             }
             Some(Err(why @ Error::Capacity(_))) => return self.disconnect(at, "too_large", &why.to_string()),
-            Some(Err(why)) => return self.disconnect(at, "error", &fetch::told(&why)),
+            Some(Err(why)) => return self.disconnect(at, "error", &told(&why)),
             None => return self.disconnect(at, "eof", "the connection ended"),
         };
         link.heard = Instant::now();
@@ -337,7 +338,7 @@ impl Venue {
                     self.meters.sends.increment(sent);
                     i += 1;
                 }
-                Err(why) => self.disconnect(i, "error", &fetch::told(&why)),
+                Err(why) => self.disconnect(i, "error", &told(&why)),
             }
         }
         if self.links.len() > 1 && self.links[1].opened + HANDOVER <= at {

@@ -14,6 +14,7 @@ use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use crate::IngestError;
+use crate::error::told;
 
 /// A REST answer is not larger (Binance's whole list of instruments has about 20 MB).
 pub(crate) const BODY_BYTES_MAX: usize = 64 << 20;
@@ -128,20 +129,6 @@ pub(crate) fn rebase(url: &str, base: Option<&Uri>) -> Result<Uri, String> {
         parts.path_and_query = uri.into_parts().path_and_query;
     }
     Uri::from_parts(parts).map_err(|why| why.to_string())
-}
-
-/// An error with its causes: the outermost alone rarely says anything.
-pub(crate) fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
-use super::fetch::{USER_AGENT, told};
+use super::fetch::USER_AGENT;
 use super::sends::Sends;
+use crate::error::told;
 
 /// A message of a venue is not larger. The largest in the recordings, a snapshot of Coinbase, has 5.8 MB.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
