@@ -28,7 +28,8 @@ pub(crate) enum FollowError {
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
     epoch: Option<Arc<str>>,
-    pub(crate) resumed: bool,
+    /// The stream goes on after a break, and has not said yet what it carries: that comes without snapshots.
+    pub(crate) resuming: bool,
     /// Topics by the number that the stream gives them.
     topics: HashMap<u32, Arc<Topic>>,
     /// Topics whose snapshot is still to come, with the place of their last event.
@@ -47,7 +48,7 @@ impl Follow {
                 let cursor: Cursor = opened.cursor.parse().map_err(|_| FollowError::Cursor(opened.cursor))?;
                 let epoch: Arc<str> = cursor.epoch.as_str().into();
                 self.epoch = Some(Arc::clone(&epoch));
-                (self.resumed, self.position) = (opened.resumed, cursor.seq);
+                (self.resuming, self.position) = (opened.resumed, cursor.seq);
                 out.push(Upstream::Opened { epoch, seq: cursor.seq, resumed: opened.resumed });
             }
             Step::Instruments(list) => {
@@ -71,10 +72,12 @@ impl Follow {
                         frames.push(self.frame(event)?);
                     }
                 }
+                self.resuming = false;
                 self.position = self.position.max(events.seq);
                 out.push(Upstream::Events { frames: Arc::new(frames), seq: events.seq });
             }
             Step::Progress(progress) => {
+                self.resuming = false;
                 self.position = self.position.max(progress.seq);
                 out.push(Upstream::Progress(progress.seq));
             }
@@ -87,8 +90,7 @@ impl Follow {
         for numbered in added.topics {
             let topic: Arc<Topic> = Arc::new(numbered.topic.parse()?);
             self.topics.insert(numbered.number, Arc::clone(&topic));
-            let has_snapshot =
-                topic.channel.class() != Class::Event && numbered.last > 0 && !self.resumed_at(added.seq);
+            let has_snapshot = topic.channel.class() != Class::Event && numbered.last > 0 && !self.resuming;
             if has_snapshot {
                 self.expected.insert(numbered.number, numbered.last);
             } else {
@@ -105,15 +107,10 @@ impl Follow {
             }
         }
         if !ready.is_empty() {
-            out.push(Upstream::Added { topics: Arc::new(ready), resumed: self.resumed_at(added.seq) });
+            out.push(Upstream::Added { topics: Arc::new(ready), resumed: self.resuming });
         }
         self.position = self.position.max(added.seq);
         Ok(())
-    }
-
-    /// Is this the first word about the topics of a stream that went on without a hole? They come without snapshots.
-    fn resumed_at(&self, seq: u64) -> bool {
-        self.resumed && seq == self.position && self.expected.is_empty() && self.parts.is_none()
     }
 
     /// Puts the parts of a large event together.
@@ -141,5 +138,51 @@ impl Follow {
     fn frame(&self, event: Event) -> Result<Arc<Frame>, FollowError> {
         let epoch = self.epoch.as_ref().ok_or(FollowError::Early)?;
         Ok(Arc::new(Frame::new(event, Arc::clone(epoch))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ticker_market::{Channel, Kind, Quote, Time};
+
+    fn added(number: u32, topic: &str, last: u64, seq: u64, with_snapshot: bool) -> Step {
+        let event = Event {
+            topic: Arc::new(topic.parse().expect("a topic")),
+            seq: last,
+            prev: 0,
+            kind: Kind::Snapshot,
+            ts: None,
+            recv: Time(1),
+            published: Time(1),
+            data: Data::Quote(Quote::default()),
+        };
+        let snapshot = v1::NumberedEvent { topic: number, event: Some(convert::event_to_wire(&event)) };
+        Step::Added(v1::Added {
+            topics: vec![v1::NumberedTopic { number, topic: topic.to_owned(), last }],
+            seq,
+            snapshots: if with_snapshot { vec![snapshot] } else { Vec::new() },
+        })
+    }
+
+    /// Of one step: whether it went on without a snapshot, and whether it has one.
+    fn told(follow: &mut Follow, step: Step) -> (bool, bool) {
+        let mut out = Vec::new();
+        follow.step(step, &mut out).expect("a good step");
+        let Some(Upstream::Added { topics, resumed }) = out.pop() else { panic!("topics were added") };
+        assert_eq!(topics[0].0.channel, Channel::Quote);
+        (resumed, topics[0].2.is_some())
+    }
+
+    #[test]
+    fn only_what_a_resumed_stream_says_first_comes_without_snapshots() {
+        let mut follow = Follow::default();
+        let mut out = Vec::new();
+        let opened = v1::Opened { cursor: "k3f9-10".into(), resumed: true };
+        follow.step(Step::Opened(opened), &mut out).expect("a good step");
+        assert_eq!(told(&mut follow, added(1, "quote/kraken/BTC-USD", 7, 10, false)), (true, false));
+        follow.step(Step::Progress(v1::Progress { seq: 10, time: 1 }), &mut out).expect("a good step");
+        // Asked for after the break, at the same place: nothing has happened since.
+        assert_eq!(told(&mut follow, added(2, "quote/kraken/ETH-USD", 8, 10, true)), (false, true));
     }
 }

@@ -1,12 +1,10 @@
 //! `ticker.v1.MarketData` on the edge's public port: the same sessions as on every other transport.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use axum::Router;
 use futures_util::{Stream, StreamExt, stream};
 use prost::Message as _;
-use ticker_market::Class;
 use ticker_proto::message::{Request as Asked, Subscribe};
 use ticker_proto::v1::market_data_server::{MarketData, MarketDataServer};
 use ticker_proto::v1::session_response::Message;
@@ -16,13 +14,11 @@ use ticker_session::catalogue::Refusal;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::params;
 use crate::pipe::Pipe;
 use crate::routes::Web;
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// How long a snapshot may wait for its topics to come from the fanout.
-const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 
 /// The gRPC routes, to be merged with the others.
 pub(crate) fn router(web: Web) -> Router {
@@ -100,13 +96,7 @@ impl MarketData for Service {
         request: Request<v1::GetSnapshotRequest>,
     ) -> Result<Response<v1::GetSnapshotResponse>, Status> {
         let topics = request.into_inner().topics;
-        for topic in &topics {
-            let channel = topic.parse::<ticker_market::Pattern>().ok().and_then(|p| p.channel());
-            if let Some(channel) = channel.filter(|c| c.class() == Class::Event) {
-                let message = format!("`{channel}` has no snapshot: subscribe with `recent` to get past events");
-                return Err(Code::BadRequest.status(message));
-            }
-        }
+        params::check_snapshot(&topics).map_err(status)?;
         let subscribe = Subscribe { topics, ..Subscribe::default() };
         let mut pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe)).await.map_err(status)?;
         let collect = async {
@@ -128,7 +118,7 @@ impl MarketData for Service {
             Err(Code::Draining.status("the edge is going away"))
         };
         let late = || Code::Internal.status("the fanout did not give the topics in time");
-        tokio::time::timeout(SNAPSHOT_WAIT, collect).await.map_err(|_| late())?.map(Response::new)
+        tokio::time::timeout(params::SNAPSHOT_WAIT, collect).await.map_err(|_| late())?.map(Response::new)
     }
 
     async fn list_instruments(
@@ -144,10 +134,7 @@ impl MarketData for Service {
             .filter(wanted)
             .map(|i| v1::ListedInstrument {
                 instrument: Some(convert::instrument_to_wire(i)),
-                status: directory
-                    .statuses
-                    .get(&(i.venue.to_string(), i.symbol.to_string()))
-                    .map(convert::status_to_wire),
+                status: directory.status(i).map(convert::status_to_wire),
             })
             .collect();
         Ok(Response::new(v1::ListInstrumentsResponse { instruments }))

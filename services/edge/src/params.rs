@@ -1,8 +1,10 @@
 //! What a reader asks for in a query: `/v1/stream`, `/v1/poll`, `/v1/ws`, `/v1/snapshot`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use ticker_market::{Class, Pattern};
 use ticker_proto::Code;
 use ticker_proto::message::Subscribe;
 use ticker_session::catalogue::Refusal;
@@ -12,6 +14,9 @@ pub const WAIT_SECONDS_MAX: u64 = 60;
 
 /// How long a poll waits where the reader does not say, in seconds.
 pub const WAIT_SECONDS: u64 = 25;
+
+/// How long a snapshot may wait for its topics to come from the fanout.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 
 /// A query, read.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -67,6 +72,18 @@ pub fn parse(query: &str) -> Result<Params, Refusal> {
         return Err(bad("no topics: add ?topics=quote/kraken/BTC-USD (several with commas, `*` for any)".into()));
     }
     Ok(params)
+}
+
+/// Refuses a snapshot of an event channel: it has none.
+pub fn check_snapshot(topics: &[String]) -> Result<(), Refusal> {
+    let channels = topics.iter().filter_map(|t| t.parse::<Pattern>().ok()?.channel());
+    match channels.into_iter().find(|c| c.class() == Class::Event) {
+        None => Ok(()),
+        Some(channel) => {
+            let message = format!("`{channel}` has no snapshot: subscribe with `recent` to get past events");
+            Err(Refusal::new(Code::BadRequest, message))
+        }
+    }
 }
 
 /// `topic:seq,topic:seq`.

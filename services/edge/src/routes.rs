@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use ticker_market::{Class, Pattern, decimal};
+use ticker_market::decimal;
 use ticker_proto::{Code, Form};
 use ticker_session::catalogue::Refusal;
 use tokio::sync::oneshot;
@@ -165,7 +165,7 @@ async fn instruments(
             tick_size: i.tick_size.map(decimal::to_text),
             lot_size: i.lot_size.map(decimal::to_text),
             channels: i.topics().map(|t| t.channel.as_str()).collect(),
-            status: directory.statuses.get(&(i.venue.to_string(), i.symbol.to_string())).map(|s| ListedStatus {
+            status: directory.status(i).map(|s| ListedStatus {
                 state: s.state.as_str(),
                 integrity: s.integrity.as_str(),
                 reason: s.reason.as_ref().map(ToString::to_string),
@@ -187,7 +187,7 @@ async fn venues(State(web): State<Web>) -> Response {
     for instrument in directory.catalogue.instruments() {
         let (count, states) = venues.entry(instrument.venue.to_string()).or_default();
         *count += 1;
-        if let Some(status) = directory.statuses.get(&(instrument.venue.to_string(), instrument.symbol.to_string())) {
+        if let Some(status) = directory.status(instrument) {
             *states.entry(status.state.as_str()).or_default() += 1;
         }
     }
@@ -223,23 +223,16 @@ async fn ask(web: &Web, params: Params, wait: Duration) -> Response {
     }
 }
 
-/// How long a snapshot may wait for its topics to come from the fanout.
-const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
-
 async fn snapshot(State(web): State<Web>, RawQuery(query): RawQuery) -> Response {
     let mut params = match params::parse(query.as_deref().unwrap_or("")) {
         Ok(params) => params,
         Err(refusal) => return problem(&refusal),
     };
-    for topic in &params.subscribe.topics {
-        let channel = topic.parse::<Pattern>().ok().and_then(|p| p.channel());
-        if let Some(channel) = channel.filter(|c| c.class() == Class::Event) {
-            let message = format!("`{channel}` has no snapshot: subscribe with `recent` to get past events");
-            return problem(&Refusal::new(Code::BadRequest, message));
-        }
+    if let Err(refusal) = params::check_snapshot(&params.subscribe.topics) {
+        return problem(&refusal);
     }
     (params.subscribe.from, params.subscribe.recent) = (None, None);
-    ask(&web, params, SNAPSHOT_WAIT).await
+    ask(&web, params, params::SNAPSHOT_WAIT).await
 }
 
 async fn poll(State(web): State<Web>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {

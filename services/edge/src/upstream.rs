@@ -11,7 +11,7 @@ use ticker_proto::{Frame, convert};
 use ticker_runtime::health::Component;
 use ticker_session::catalogue::Catalogue;
 use ticker_session::{Need, Page};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -38,7 +38,14 @@ const OWN_INTEREST: &str = "status/*/*";
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     pub(crate) catalogue: Catalogue,
-    pub(crate) statuses: HashMap<(String, String), Status>,
+    statuses: HashMap<(String, String), Status>,
+}
+
+impl Directory {
+    /// Is this instrument live? `None` while nothing was heard of it.
+    pub(crate) fn status(&self, instrument: &Instrument) -> Option<&Status> {
+        self.statuses.get(&(instrument.venue.to_string(), instrument.symbol.to_string()))
+    }
 }
 
 /// The directory, shared.
@@ -126,7 +133,7 @@ impl Link {
                     () = tokio::time::sleep_until(until) => break,
                     Some((shard, need)) = self.needs.recv() => {
                         // What is wanted is asked for when the stream opens.
-                        self.take_need(shard, need, &mut Vec::new(), &mut Vec::new());
+                        self.take_need(shard, need, &mut Vec::new());
                     }
                 }
             }
@@ -146,11 +153,13 @@ impl Link {
         let request = v1::FollowRequest { stream: name.clone(), interest, cursor };
         let mut stream = self.client.follow(request).await.map_err(Box::new)?.into_inner();
         let (changes, wanted) = mpsc::unbounded_channel();
-        let set_interest = tokio::spawn(set_interest(self.client.clone(), name, wanted));
         if !new.is_empty() {
             let _ = changes.send((new, Vec::new()));
         }
-        let result = self.steps(&mut stream, &changes, component).await;
+        // Begins when the stream has said what it carries: until then an answer could not be told from that.
+        let (begin, begun) = oneshot::channel();
+        let set_interest = tokio::spawn(set_interest(self.client.clone(), name, begun, wanted));
+        let result = self.steps(&mut stream, &changes, begin, component).await;
         set_interest.abort();
         result
     }
@@ -159,11 +168,13 @@ impl Link {
         &mut self,
         stream: &mut tonic::Streaming<v1::FollowResponse>,
         changes: &mpsc::UnboundedSender<(Vec<String>, Vec<String>)>,
+        begin: oneshot::Sender<()>,
         component: &Component,
     ) -> Result<std::convert::Infallible, StreamError> {
         let mut follow = Follow::default();
         let mut out = Vec::new();
         let mut fresh = false;
+        let mut begin = Some(begin);
         let mut sweep = tokio::time::interval(Duration::from_secs(1));
         let lag = metrics::histogram!("ticker_edge_upstream_lag_seconds");
         let events_total = metrics::counter!("ticker_edge_upstream_events_total");
@@ -213,17 +224,24 @@ impl Link {
                             _ => {}
                         }
                     }
+                    if !follow.resuming
+                        && !fresh
+                        && let Some(begin) = begin.take()
+                    {
+                        // The task is there for as long as this one.
+                        let _ = begin.send(());
+                    }
                     self.position = follow.position;
                     position.set(self.position as f64);
                 }
                 Some((shard, need)) = self.needs.recv() => {
-                    let (mut add, mut remove) = (Vec::new(), Vec::new());
-                    self.take_need(shard, need, &mut add, &mut remove);
+                    let mut add = Vec::new();
+                    self.take_need(shard, need, &mut add);
                     while let Ok((shard, need)) = self.needs.try_recv() {
-                        self.take_need(shard, need, &mut add, &mut remove);
+                        self.take_need(shard, need, &mut add);
                     }
-                    if !add.is_empty() || !remove.is_empty() {
-                        let _ = changes.send((add, remove));
+                    if !add.is_empty() {
+                        let _ = changes.send((add, Vec::new()));
                     }
                 }
                 _ = sweep.tick() => {
@@ -254,14 +272,16 @@ impl Link {
     /// Waits until every shard has taken in what it was told: only then can readers be sent here.
     async fn reach_shards(&self) {
         for shard in &self.shards {
-            let (reply, reached) = tokio::sync::oneshot::channel();
+            let (reply, reached) = oneshot::channel();
             shard.tell(Command::Reached(reply)).await;
             // A shard that is gone says so at the next word.
             let _ = reached.await;
         }
     }
 
-    fn take_need(&mut self, shard: usize, need: Need, add: &mut Vec<String>, _remove: &mut Vec<String>) {
+    /// Takes a need in; a pattern that the stream does not carry yet is appended to `add`. What nobody wants any more
+    /// lingers, and is let go by the sweep.
+    fn take_need(&mut self, shard: usize, need: Need, add: &mut Vec<String>) {
         match need {
             Need::Want(pattern) => {
                 let held = self.lingering.remove(&pattern).is_some();
@@ -336,8 +356,12 @@ impl Link {
 async fn set_interest(
     mut client: RelayClient<Channel>,
     stream: String,
+    begun: oneshot::Receiver<()>,
     mut changes: mpsc::UnboundedReceiver<(Vec<String>, Vec<String>)>,
 ) {
+    if begun.await.is_err() {
+        return;
+    }
     while let Some((mut add, mut remove)) = changes.recv().await {
         while let Ok((more, less)) = changes.try_recv() {
             add.extend(more);
@@ -358,24 +382,11 @@ fn page_of(answer: v1::BackfillResponse, topics: &[Arc<ticker_market::Topic>]) -
     let find = |name: &str| topics.iter().find(|t| t.to_string() == name).cloned();
     let mut page = Page { through: through.seq, ..Page::default() };
     page.expired = answer.expired.iter().filter_map(|t| find(t)).collect();
-    let mut parts: Option<ticker_market::Event> = None;
     for wire in answer.events {
         let topic = find(&wire.topic).ok_or_else(|| format!("an event of {}, which was not asked for", wire.topic))?;
-        let (part, of) = (wire.part, wire.parts);
-        let mut event = convert::event_from_wire(topic, wire).map_err(|e| e.to_string())?;
-        if part > 1
-            && let Some(mut before) = parts.take()
-            && let (Data::Book(all), Data::Book(more)) = (&mut before.data, &mut event.data)
-        {
-            all.bids.append(&mut more.bids);
-            all.asks.append(&mut more.asks);
-            event = before;
-        }
-        if part < of {
-            parts = Some(event);
-        } else {
-            page.frames.push(Arc::new(Frame::new(event, Arc::clone(&epoch))));
-        }
+        // A page holds whole events: it is a message of its own, not a stream that others wait behind.
+        let event = convert::event_from_wire(topic, wire).map_err(|e| e.to_string())?;
+        page.frames.push(Arc::new(Frame::new(event, Arc::clone(&epoch))));
     }
     Ok(page)
 }
