@@ -18,6 +18,8 @@ pub struct Config {
     pub insecure: bool,
     /// Threads that own readers' sockets; 0 for one a core.
     pub shards: usize,
+    /// How shards write to readers' sockets.
+    pub io: Io,
     /// Topics of one session.
     pub session_topics_max: usize,
     /// Sessions of the whole edge.
@@ -32,6 +34,19 @@ pub struct Config {
     pub drain_spread_ms: u32,
 }
 
+/// How shards write to readers' sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Io {
+    /// By io_uring where the kernel and the container allow it, else one by one. The log and the metric
+    /// `ticker_edge_io_uring` say which.
+    Auto,
+    /// By io_uring; where that is not to be had, the edge does not start.
+    IoUring,
+    /// One system call for each write.
+    Write,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -40,6 +55,7 @@ impl Default for Config {
             fanout: "http://127.0.0.1:50051".into(),
             insecure: false,
             shards: 0,
+            io: Io::Auto,
             session_topics_max: 1_000,
             sessions_max: 100_000,
             backlog_events_max: 1_024,

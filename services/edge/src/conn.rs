@@ -116,26 +116,45 @@ impl Conn {
         self.write_rest()
     }
 
-    /// Writes the messages of a plan, as many as go in one write. Several are copied together first, into `joined`, so that
-    /// the kernel need not gather them.
-    pub(crate) fn write(&mut self, plan: &[Outgoing], joined: &mut Vec<u8>) -> io::Result<Written> {
-        let mut gathered = 1.min(plan.len());
-        let result = match plan {
-            [first, second, ..] if first.encoded.bytes.len() + second.encoded.bytes.len() <= JOINED_BYTES_MAX => {
-                joined.clear();
-                gathered = 0;
-                for item in plan {
-                    if joined.len() + item.encoded.bytes.len() > JOINED_BYTES_MAX {
-                        break;
-                    }
-                    joined.extend_from_slice(&item.encoded.bytes);
-                    gathered += 1;
-                }
-                self.stream.write(joined)
+    /// Puts the messages of a plan together for one write, into `joined` if there are several: copying them costs less than
+    /// having the kernel gather them. Returns how many go into it.
+    pub(crate) fn gather(plan: &[Outgoing], joined: &mut Vec<u8>) -> usize {
+        joined.clear();
+        let [first, second, ..] = plan else { return plan.len() };
+        if first.encoded.bytes.len() + second.encoded.bytes.len() > JOINED_BYTES_MAX {
+            return 1;
+        }
+        let mut gathered = 0;
+        for item in plan {
+            if joined.len() + item.encoded.bytes.len() > JOINED_BYTES_MAX {
+                break;
             }
-            [first, ..] => self.stream.write(&first.encoded.bytes),
-            [] => Ok(0),
-        };
+            joined.extend_from_slice(&item.encoded.bytes);
+            gathered += 1;
+        }
+        gathered
+    }
+
+    /// The bytes that [`Conn::gather`] put together.
+    pub(crate) fn gathered<'a>(plan: &'a [Outgoing], joined: &'a [u8]) -> &'a [u8] {
+        match plan {
+            [first, ..] if joined.is_empty() => &first.encoded.bytes,
+            _ => joined,
+        }
+    }
+
+    /// Writes bytes once.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    /// What a write of the first `gathered` messages of a plan means, with its result; what it left over is kept.
+    pub(crate) fn wrote(
+        &mut self,
+        plan: &[Outgoing],
+        gathered: usize,
+        result: io::Result<usize>,
+    ) -> io::Result<Written> {
         let bytes = match result {
             Ok(n) => n,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {

@@ -4,7 +4,7 @@
 //! readers of the edge want, and each event is made a frame once for all of them.
 //!
 //! Layout, in the order in which an event passes: [`upstream`] and [`follow`], the stream from the fanout; [`shard`], the
-//! loop; [`readers`], its sockets, with [`conn`], [`http1`], [`params`], [`websocket`]; [`asks`] and [`poll`], long polls,
+//! loop; [`round`] and [`ring`], its writes; [`readers`], its sockets, with [`conn`], [`http1`], [`params`], [`websocket`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that the HTTP library serves; [`routes`], what that library answers; [`grpc`],
 //! `ticker.v1.MarketData` on the same port.
 //!
@@ -24,6 +24,8 @@ pub mod params;
 mod pipe;
 mod poll;
 mod readers;
+mod ring;
+mod round;
 mod routes;
 mod shard;
 mod upstream;
@@ -34,7 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use config::Config;
+pub use config::{Config, Io};
 use ticker_runtime::admin::BindError;
 use ticker_runtime::{Drain, Health};
 use ticker_session::Limits;
@@ -59,6 +61,11 @@ pub enum EdgeError {
     /// A thread or its queue of events.
     #[error("a shard could not be started: {0}")]
     Shard(#[source] std::io::Error),
+    /// `io = "io_uring"` where there is none.
+    #[error(
+        "io = \"io_uring\" is not possible here: {0}; set io = \"auto\" or \"write\", or allow io_uring (in containers its system calls are often forbidden)"
+    )]
+    IoUring(#[source] std::io::Error),
     /// The fanout's address.
     #[error("`{0}` is not the address of a fanout: expected a URL such as http://127.0.0.1:50051")]
     Fanout(String),
@@ -77,6 +84,7 @@ impl Edge {
     pub fn start(config: &Config, channel: Channel, health: &Health, drain: &Drain) -> Result<Self, EdgeError> {
         describe_metrics();
         let count = config.shard_count();
+        let uses_ring = uses_ring(config.io)?;
         let (listeners, local_addr) = listen(config.listen, count)?;
         let (needs, needs_taken) = mpsc::unbounded_channel();
         let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
@@ -88,6 +96,7 @@ impl Edge {
                 index,
                 listener,
                 limits: limits(config, count),
+                uses_ring,
                 needs: needs.clone(),
                 http: http.clone(),
                 readers: Arc::clone(&readers),
@@ -147,6 +156,26 @@ impl Edge {
         // Nothing is ever sent: the channel closes when the last shard is done.
         while self.done.recv().await.is_some() {}
     }
+}
+
+/// Whether shards write by io_uring, as configured and as the kernel allows. Says which.
+fn uses_ring(io: Io) -> Result<bool, EdgeError> {
+    let opened = match io {
+        Io::Write => Ok(false),
+        Io::Auto | Io::IoUring => ring::Ring::open().map(|_| true),
+    };
+    let (used, why) = match opened {
+        Ok(used) => (used, String::new()),
+        Err(error) if io == Io::IoUring => return Err(EdgeError::IoUring(error)),
+        Err(error) => (false, error.to_string()),
+    };
+    metrics::gauge!("ticker_edge_io_uring").set(f64::from(u8::from(used)));
+    match (used, why.is_empty()) {
+        (true, _) => tracing::info!(io = "io_uring", "readers are written to in batches"),
+        (false, true) => tracing::info!(io = "write", "readers are written to one by one, as configured"),
+        (false, false) => tracing::info!(io = "write", why, "readers are written to one by one: no io_uring here"),
+    }
+    Ok(used)
 }
 
 /// A lazy connection to a fanout, for an edge that runs alone.
@@ -219,6 +248,7 @@ fn describe_metrics() {
         Unit::Count,
         "Sessions closed because their event channels outgrew their limit."
     );
+    describe_gauge!("ticker_edge_io_uring", Unit::Count, "1 while readers are written to by io_uring, 0 for write().");
     describe_counter!("ticker_edge_requests_refused_total", Unit::Count, "Requests answered with an error.");
     describe_counter!(
         "ticker_edge_shard_queue_full_total",

@@ -12,7 +12,7 @@ use crate::conn::{Conn, Stage};
 use crate::http1::{self, Asked};
 use crate::params::Params;
 use crate::poll::Asker;
-use crate::shard::{CLOSING_MILLIS_MAX, Handover, Owner, PLAN_BYTES, Shard, Timer};
+use crate::shard::{CLOSING_MILLIS_MAX, Handover, Owner, Shard, Timer};
 use crate::websocket::{self, FrameError, Incoming};
 
 impl Shard {
@@ -260,38 +260,8 @@ impl Shard {
         }
     }
 
-    /// Sends a reader what is due, in one write.
-    pub(crate) fn flush_conn(&mut self, key: u32) {
-        let Some(conn) = self.conns.get_mut(key as usize) else { return };
-        let Some(id) = conn.session else { return };
-        if !conn.is_flushed() {
-            // It is written to again when the socket says so.
-            let mut nothing = Vec::new();
-            self.hub.commit(id, &mut nothing, 0, true, self.now);
-            return;
-        }
-        let mut plan = std::mem::take(&mut self.plan);
-        self.hub.plan(id, PLAN_BYTES, self.now, &mut plan);
-        if !plan.is_empty() {
-            match conn.write(&plan, &mut self.joined) {
-                Ok(written) => {
-                    self.counts.writes += 1;
-                    self.counts.messages += written.taken as u64;
-                    self.counts.bytes += written.bytes as u64;
-                    self.counts.blocked += u64::from(written.blocked);
-                    if let Some(closing) = self.hub.commit(id, &mut plan, written.taken, written.blocked, self.now) {
-                        self.close_session(key, &closing);
-                    }
-                }
-                Err(_) => self.drop_conn(key),
-            }
-        }
-        plan.clear();
-        self.plan = plan;
-    }
-
     /// The last words are on their way: the transport's own end follows them.
-    fn close_session(&mut self, key: u32, closing: &Closing) {
+    pub(crate) fn close_session(&mut self, key: u32, closing: &Closing) {
         if closing.ending.code == Code::SlowConsumer {
             self.counts.slow += 1;
         }

@@ -19,6 +19,8 @@ use crate::clock::Clock;
 use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, ShardHandle, Upstream};
 use crate::conn::Conn;
 use crate::poll::Poll;
+use crate::ring::Ring;
+use crate::round::Prepared;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -105,8 +107,12 @@ pub(crate) struct Shard {
     pub(crate) now: Time,
     pub(crate) plan: Vec<Outgoing>,
     pub(crate) scratch: Vec<u8>,
-    /// Messages of one write; see [`Conn::write`].
-    pub(crate) joined: Vec<u8>,
+    /// What one batch of a round sends; see [`crate::round`].
+    pub(crate) batch: Vec<Prepared>,
+    pub(crate) results: Vec<io::Result<usize>>,
+    /// Where the kernel gives one; opened by the shard's own thread, to which it belongs.
+    pub(crate) ring: Option<Ring>,
+    uses_ring: bool,
     pub(crate) counts: Counts,
     gauges: Gauges,
     /// When readers are written to again.
@@ -178,6 +184,8 @@ pub(crate) struct Parts {
     pub(crate) index: usize,
     pub(crate) listener: std::net::TcpListener,
     pub(crate) limits: Limits,
+    /// Write by io_uring.
+    pub(crate) uses_ring: bool,
     pub(crate) needs: Needs,
     pub(crate) http: mpsc::Sender<Handover>,
     pub(crate) readers: Arc<AtomicUsize>,
@@ -215,7 +223,10 @@ impl Shard {
             clock,
             plan: Vec::new(),
             scratch: vec![0; 64 * 1024],
-            joined: Vec::new(),
+            batch: Vec::new(),
+            results: Vec::new(),
+            ring: None,
+            uses_ring: parts.uses_ring,
             counts: Counts::default(),
             gauges: Gauges::new(parts.index, parts.readers),
             next_round: Time(0),
@@ -227,6 +238,9 @@ impl Shard {
 
     /// Runs until it has drained.
     pub(crate) fn run(mut self) -> io::Result<()> {
+        if self.uses_ring {
+            self.ring = Some(Ring::open()?);
+        }
         let mut events = Events::with_capacity(1_024);
         let mut ready = Vec::new();
         loop {
@@ -253,9 +267,7 @@ impl Shard {
             self.hub.tick(self.now);
             if self.now >= self.next_round {
                 self.hub.take_ready(&mut ready);
-                for id in &ready {
-                    self.flush(*id);
-                }
+                self.round(&ready);
                 let took = self.clock.now().since(self.now);
                 let pause = if took < SHORT_ROUND_NANOS { 0 } else { (2 * took).min(PAUSE_NANOS_MAX) };
                 self.next_round = self.now.plus_nanos(pause);
@@ -435,14 +447,9 @@ impl Shard {
         }
     }
 
-    /// Sends a session what is due.
-    fn flush(&mut self, id: SessionId) {
-        match self.owners.get(id.index()).copied().unwrap_or(Owner::Nobody) {
-            Owner::Nobody => {}
-            Owner::Conn(key) => self.flush_conn(key),
-            Owner::Pipe(key) => self.flush_pipe(key),
-            Owner::Poll(key) => self.answer_poll(key),
-        }
+    /// Whose session it is.
+    pub(crate) fn owner(&self, id: SessionId) -> Owner {
+        self.owners.get(id.index()).copied().unwrap_or(Owner::Nobody)
     }
 
     pub(crate) fn own(&mut self, id: SessionId, owner: Owner) {
