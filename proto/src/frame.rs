@@ -138,21 +138,21 @@ impl Frame {
         self.forms[form as usize].get_or_init(|| Box::new(encode(&self.event, &self.epoch, form, Fields::ALL)))
     }
 
-    /// The same with only some fields. Books keep all of theirs.
-    pub fn narrowed(&self, form: Form, fields: Fields) -> Encoded {
+    /// The same with only some fields, if that is less. Books keep all of theirs.
+    pub fn narrowed(&self, form: Form, fields: Fields) -> Option<Encoded> {
         if fields == Fields::ALL || matches!(self.event.data, Data::Book(_)) {
-            return self.encoded(form).clone();
+            return None;
         }
         // A panic cannot leave the list half written, so a poisoned lock is as good as any.
         let mut list = self.narrow.get_or_init(Default::default).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, _, encoded)) = list.iter().find(|(f, o, _)| *f == fields && *o == form) {
-            return encoded.clone();
+            return Some(encoded.clone());
         }
         let encoded = encode(&self.event, &self.epoch, form, fields);
         if list.len() < NARROWED_MAX {
             list.push((fields, form, encoded.clone()));
         }
-        encoded
+        Some(encoded)
     }
 }
 
@@ -344,7 +344,7 @@ mod tests {
             std::str::from_utf8(&frame.encoded(Form::Json).bytes).expect("text"),
             r#"{"topic":"quote/coinbase/BTC-USD","seq":184467,"prev":184460,"kind":"update","ts":1716400000123456,"recv":1716400000125001,"pub":1716400000125042,"bid":"67123.45","bid_size":"0.523","ask":"67123.46","ask_size":"1.2042"}"#
         );
-        let narrow = frame.narrowed(Form::Json, Fields::of(&["bid", "ask"]).expect("known"));
+        let narrow = frame.narrowed(Form::Json, Fields::of(&["bid", "ask"]).expect("known")).expect("less");
         assert_eq!(
             std::str::from_utf8(&narrow.bytes).expect("text"),
             r#"{"topic":"quote/coinbase/BTC-USD","seq":184467,"prev":184460,"kind":"update","bid":"67123.45","ask":"67123.46"}"#

@@ -58,7 +58,7 @@ impl Shard {
         let mut plan = std::mem::take(&mut self.plan);
         self.hub.plan(pipe.session, PLAN_BYTES, self.now, &mut plan);
         if !plan.is_empty() {
-            let batch: Vec<_> = plan.iter().map(|o| o.encoded.clone()).collect();
+            let batch: Vec<_> = plan.iter().map(|o| o.encoded().clone()).collect();
             let mut result = pipe.messages.try_send(batch);
             if let Err(TrySendError::Full(batch)) = result {
                 // Said before the second try: a reader who takes a batch in between sees it, and tells.
@@ -72,7 +72,7 @@ impl Shard {
             match result {
                 Ok(()) => {
                     self.counts.messages += plan.len() as u64;
-                    self.counts.bytes += plan.iter().map(|o| o.encoded.bytes.len() as u64).sum::<u64>();
+                    self.counts.bytes += plan.iter().map(|o| o.encoded().bytes.len() as u64).sum::<u64>();
                     let taken = plan.len();
                     if self.hub.commit(session, &mut plan, taken, false, self.now).is_some() {
                         self.drop_pipe(key);

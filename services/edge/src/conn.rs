@@ -121,24 +121,23 @@ impl Conn {
     pub(crate) fn gather(plan: &[Outgoing], joined: &mut Vec<u8>) -> usize {
         joined.clear();
         let [first, second, ..] = plan else { return plan.len() };
-        if first.encoded.bytes.len() + second.encoded.bytes.len() > JOINED_BYTES_MAX {
+        if first.encoded().bytes.len() + second.encoded().bytes.len() > JOINED_BYTES_MAX {
             return 1;
         }
-        let mut gathered = 0;
-        for item in plan {
-            if joined.len() + item.encoded.bytes.len() > JOINED_BYTES_MAX {
-                break;
+        for (at, item) in plan.iter().enumerate() {
+            let bytes = &item.encoded().bytes;
+            if joined.len() + bytes.len() > JOINED_BYTES_MAX {
+                return at;
             }
-            joined.extend_from_slice(&item.encoded.bytes);
-            gathered += 1;
+            joined.extend_from_slice(bytes);
         }
-        gathered
+        plan.len()
     }
 
     /// The bytes that [`Conn::gather`] put together.
     pub(crate) fn gathered<'a>(plan: &'a [Outgoing], joined: &'a [u8]) -> &'a [u8] {
         match plan {
-            [first, ..] if joined.is_empty() => &first.encoded.bytes,
+            [first, ..] if joined.is_empty() => &first.encoded().bytes,
             _ => joined,
         }
     }
@@ -148,14 +147,17 @@ impl Conn {
         self.stream.write(bytes)
     }
 
-    /// What a write of the first `gathered` messages of a plan means, with its result; what it left over is kept.
+    /// What a write of the first `gathered` messages of a plan, `length` bytes, means, with its result; what it left over is
+    /// kept.
     pub(crate) fn wrote(
         &mut self,
         plan: &[Outgoing],
         gathered: usize,
+        length: usize,
         result: io::Result<usize>,
     ) -> io::Result<Written> {
         let bytes = match result {
+            Ok(n) if n == length => return Ok(Written { taken: gathered, bytes: n, blocked: false }),
             Ok(n) => n,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
                 self.blocked = true;
@@ -165,11 +167,11 @@ impl Conn {
         };
         let mut left = bytes;
         for (at, item) in plan[..gathered].iter().enumerate() {
-            let length = item.encoded.bytes.len();
+            let length = item.encoded().bytes.len();
             if left < length {
                 self.blocked = true;
                 if left > 0 {
-                    self.rest = item.encoded.bytes.slice(left..);
+                    self.rest = item.encoded().bytes.slice(left..);
                 }
                 return Ok(Written { taken: at + usize::from(left > 0), bytes, blocked: true });
             }

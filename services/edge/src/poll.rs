@@ -43,10 +43,10 @@ impl Poll {
     pub(crate) fn take(&mut self, plan: &[Outgoing]) {
         for item in plan {
             if item.is_event {
-                self.events.push(item.encoded.clone());
-            } else if !item.encoded.bytes.starts_with(b"{\"op\":\"subscribed\"") {
+                self.events.push(item.encoded().clone());
+            } else if !item.encoded().bytes.starts_with(b"{\"op\":\"subscribed\"") {
                 // `subscribed` would say nothing that the answer's cursor does not.
-                self.notices.push(item.encoded.clone());
+                self.notices.push(item.encoded().clone());
             }
         }
     }

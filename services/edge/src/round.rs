@@ -2,7 +2,8 @@
 //!
 //! Where the kernel gives the shard a [`Ring`](crate::ring::Ring), readers are written to in batches, with one system call
 //! for each batch: first what goes to each is planned and put together, then all of it is sent, then each session is told
-//! what its socket took.
+//! what its socket took. Between two batches the shard takes in what has come, so that the last reader of a long round is
+//! not sent what was new at its beginning.
 
 use std::os::fd::AsFd as _;
 
@@ -43,9 +44,14 @@ impl Shard {
                         batch.push(Prepared::default());
                     }
                     prepared += usize::from(self.prepare(key, *id, &mut batch[prepared]));
-                    if prepared == BATCH || self.ring.is_none() {
+                    if prepared == BATCH {
                         self.send(&mut batch[..prepared]);
                         prepared = 0;
+                        // Whoever comes later in the round is given what came meanwhile; a thread that has it in hand may
+                        // wait for this core.
+                        std::thread::yield_now();
+                        self.now = self.clock.now();
+                        self.take_commands();
                     }
                 }
             }
@@ -97,7 +103,8 @@ impl Shard {
     /// Tells a session what its socket took.
     fn sent(&mut self, one: &mut Prepared, result: std::io::Result<usize>) {
         let conn = &mut self.conns[one.key as usize];
-        match (conn.wrote(&one.plan, one.gathered, result), conn.session) {
+        let length = Conn::gathered(&one.plan, &one.joined).len();
+        match (conn.wrote(&one.plan, one.gathered, length, result), conn.session) {
             (Ok(written), Some(id)) => {
                 self.counts.writes += 1;
                 self.counts.messages += written.taken as u64;

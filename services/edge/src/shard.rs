@@ -32,8 +32,8 @@ const ACCEPTS_PER_PASS: usize = 256;
 const COMMANDS_PER_PASS: usize = 1_024;
 
 /// Readers are written to again after as much time as the last round took, so that under load a round finds several
-/// messages for each: one write of eight costs little more than one write of one. Not later than this, though.
-const PAUSE_NANOS_MAX: i64 = 15_000_000;
+/// messages for each: one write of eight costs little more than one write of one. The pause is no longer than this, though.
+const PAUSE_NANOS_MAX: i64 = 8_000_000;
 
 /// A round that takes less needs no pause: the loop is far from busy, and every message goes out at once.
 const SHORT_ROUND_NANOS: i64 = 500_000;
@@ -103,7 +103,7 @@ pub(crate) struct Shard {
     owners: Vec<Owner>,
     pub(crate) timers: BinaryHeap<Reverse<(Time, Timer)>>,
     pub(crate) generations: u32,
-    clock: Clock,
+    pub(crate) clock: Clock,
     pub(crate) now: Time,
     pub(crate) plan: Vec<Outgoing>,
     pub(crate) scratch: Vec<u8>,
@@ -266,10 +266,14 @@ impl Shard {
             self.fire_timers();
             self.hub.tick(self.now);
             if self.now >= self.next_round {
+                let began = self.now;
                 self.hub.take_ready(&mut ready);
+                // Always in one order, so that nobody waits for almost two rounds: late in one, early in the next.
+                ready.sort_unstable_by_key(|id: &SessionId| id.index());
                 self.round(&ready);
-                let took = self.clock.now().since(self.now);
-                let pause = if took < SHORT_ROUND_NANOS { 0 } else { (2 * took).min(PAUSE_NANOS_MAX) };
+                self.now = self.clock.now();
+                let took = self.now.since(began);
+                let pause = if took < SHORT_ROUND_NANOS { 0 } else { took.min(PAUSE_NANOS_MAX) };
                 self.next_round = self.now.plus_nanos(pause);
             }
             for need in self.hub.take_needs() {
@@ -336,7 +340,7 @@ impl Shard {
         self.read(key as u32);
     }
 
-    fn take_commands(&mut self) {
+    pub(crate) fn take_commands(&mut self) {
         // Must be seen before the queue is looked at (a plain store could be seen after): whoever adds a command that this
         // look misses finds the flag down, and wakes us.
         self.woken.swap(false, Ordering::SeqCst);

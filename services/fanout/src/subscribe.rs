@@ -267,7 +267,7 @@ impl Session {
             let now = now();
             self.hub.plan(self.id, PLAN_BYTES, now, &mut self.planned);
             for outgoing in &self.planned {
-                self.out.extend(outgoing.encoded.messages());
+                self.out.extend(outgoing.encoded().messages());
             }
             let taken = self.planned.len();
             if let Some(closing) = self.hub.commit(self.id, &mut self.planned, taken, false, now) {

@@ -8,6 +8,7 @@
 //! does if, with it, everything of the event channels up to its place has been sent, that of joins on their way included.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use ticker_market::{Kind, Time};
 use ticker_proto::frame::encode_notice;
@@ -20,13 +21,29 @@ use crate::session::{Beginning, Bucket, Ending, Mode, Saying, Session};
 /// One or more whole messages for a reader.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// The messages, laid out in the session's form.
-    pub encoded: Encoded,
+    body: Body,
     /// Is it an event (and not a notice)?
     pub is_event: bool,
     /// The place to which it moves the reader's cursor; 0 if it does not.
     moves: u64,
     effect: Effect,
+}
+
+/// Where the bytes are. An event that many readers get is not copied for each, nor are its bytes counted twice.
+#[derive(Debug)]
+enum Body {
+    Shared(Arc<Frame>, Form),
+    Own(Encoded),
+}
+
+impl Outgoing {
+    /// The messages, laid out in the session's form.
+    pub fn encoded(&self) -> &Encoded {
+        match &self.body {
+            Body::Shared(frame, form) => frame.encoded(*form),
+            Body::Own(encoded) => encoded,
+        }
+    }
 }
 
 /// What having sent it means.
@@ -77,22 +94,29 @@ impl Draft<'_> {
         self.used < self.budget && self.room.as_ref().is_none_or(Bucket::has_room)
     }
 
-    fn push(&mut self, encoded: Encoded, is_event: bool, moves: u64, effect: Effect) {
-        self.used += encoded.bytes.len();
+    fn push(&mut self, body: Body, is_event: bool, moves: u64, effect: Effect) {
+        let item = Outgoing { body, is_event, moves, effect };
+        let bytes = item.encoded().bytes.len();
+        self.used += bytes;
         if let Some(room) = &mut self.room {
-            room.take(encoded.bytes.len());
+            room.take(bytes);
         }
         self.cursor = self.cursor.max(moves);
-        self.out.push(Outgoing { encoded, is_event, moves, effect });
+        self.out.push(item);
     }
 
-    fn event(&mut self, frame: &Frame, fields: Fields, moves: bool, effect: Effect) {
+    fn event(&mut self, frame: Arc<Frame>, fields: Fields, moves: bool, effect: Effect) {
         let form = if self.form == Form::Sse && !moves { Form::SseNoId } else { self.form };
-        self.push(frame.narrowed(form, fields), true, if moves { frame.event.seq } else { 0 }, effect);
+        let moves = if moves { frame.event.seq } else { 0 };
+        let body = match frame.narrowed(form, fields) {
+            Some(narrowed) => Body::Own(narrowed),
+            None => Body::Shared(frame, form),
+        };
+        self.push(body, true, moves, effect);
     }
 
     fn notice(&mut self, notice: &Notice, moves: u64, effect: Effect) {
-        self.push(Encoded::one(encode_notice(self.form, notice)), false, moves, effect);
+        self.push(Body::Own(Encoded::one(encode_notice(self.form, notice))), false, moves, effect);
     }
 }
 
@@ -149,7 +173,7 @@ impl Hub {
             let session = &mut self.sessions[key];
             session.cursor = session.cursor.max(item.moves);
             if let Some(bucket) = &mut session.bucket {
-                bucket.take(item.encoded.bytes.len());
+                bucket.take(item.encoded().bytes.len());
             }
             match item.effect {
                 Effect::Backlog => backlog += 1,
@@ -255,24 +279,26 @@ impl Hub {
         let session = &mut self.sessions[key];
         session.more = collected == Collected::Part;
         let safe = joined(session);
-        for (at, d) in due.iter().enumerate() {
+        let mut rest = due.drain(..).peekable();
+        while rest.peek().is_some() {
             if !draft.has_room() {
-                whole &= !due[at..].iter().any(|d| d.every || session.subs[d.sub as usize].fresh);
+                whole &= !rest.any(|d| d.every || session.subs[d.sub as usize].fresh);
                 session.more = true;
                 break;
             }
+            let Some(d) = rest.next() else { break };
             let seq = d.frame.event.seq;
             // Of events with one seq only the last moves the cursor: a reader cut off between them gets all again.
-            let last_of_seq = due.get(at + 1).is_none_or(|n| n.frame.event.seq != seq);
+            let last_of_seq = rest.peek().is_none_or(|n| n.frame.event.seq != seq);
             let moves = d.frame.event.kind != Kind::Snapshot && last_of_seq && seq > draft.cursor && seq <= safe;
             draft.conflated += d.conflated;
             let effect = match d.sub {
                 BACKLOG => Effect::Backlog,
                 sub => Effect::Sub { sub, place: d.place, conflated: d.conflated },
             };
-            draft.event(&d.frame, d.fields, moves, effect);
+            draft.event(d.frame, d.fields, moves, effect);
         }
-        due.clear();
+        drop(rest);
         due.shrink_to(DUE_KEPT);
         self.due = due;
         whole

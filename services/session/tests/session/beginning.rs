@@ -160,7 +160,7 @@ fn promise_3_a_book_that_the_reader_holds_gives_the_updates_since() {
     world.hub.plan(id, 1 << 20, world.now, &mut plan);
     let text: Vec<String> = plan
         .iter()
-        .map(|o| String::from_utf8(o.encoded.bytes.to_vec()).expect("text"))
+        .map(|o| String::from_utf8(o.encoded().bytes.to_vec()).expect("text"))
         .filter(|t| t.contains(BOOK))
         .collect();
     assert!(since > 0 && text.iter().filter(|t| t.contains("\"kind\"")).all(|t| !t.contains("snapshot")), "{text:?}");

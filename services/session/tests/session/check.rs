@@ -13,9 +13,9 @@ impl Reader {
     pub(crate) fn receive(&mut self, tapes: &Tapes, taken: &[Outgoing], cut: usize, now: Time) {
         let mut left = cut;
         for item in taken {
-            self.bytes += item.encoded.bytes.len();
+            self.bytes += item.encoded().bytes.len();
             if self.form == Form::Sse {
-                let text = std::str::from_utf8(&item.encoded.bytes).expect("text");
+                let text = std::str::from_utf8(&item.encoded().bytes).expect("text");
                 for block in text.split_terminator("\n\n") {
                     if left == 0 {
                         return;
@@ -41,7 +41,7 @@ impl Reader {
                     }
                 }
             } else {
-                for bytes in item.encoded.messages() {
+                for bytes in item.encoded().messages() {
                     if left == 0 {
                         return;
                     }

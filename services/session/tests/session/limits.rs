@@ -85,7 +85,7 @@ fn too_many_topics_patterns_and_sessions_are_refused() {
     hub.instruments(vec![instrument("kraken", "DDD")], NOW);
     let mut plan = Vec::new();
     hub.plan(id, usize::MAX, NOW, &mut plan);
-    let last = String::from_utf8(plan.last().expect("an error").encoded.bytes.to_vec()).expect("text");
+    let last = String::from_utf8(plan.last().expect("an error").encoded().bytes.to_vec()).expect("text");
     assert!(last.contains("too_many_topics") && last.contains("appeared"), "{last}");
     hub.audit().expect("whole");
     let opening = Opening { form: Form::Json, mode: Mode::Once };
