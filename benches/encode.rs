@@ -4,10 +4,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use prost::Message as _;
 use ticker_client::market::{
     Book, Channel, Data, Decimal, Event, Kind, Level, Levels, Quote, Side, Time, Topic, Trade,
 };
-use ticker_client::proto::{Form, Frame, convert, json, v1};
+use ticker_client::proto::encoded::Answer as _;
+use ticker_client::proto::{EncodedMessage, Form, Frame, convert, json, v1};
 
 const FORMS: [Form; 7] =
     [Form::Json, Form::WebSocketJson, Form::Sse, Form::SseNoId, Form::Ndjson, Form::Protobuf, Form::WebSocketProtobuf];
@@ -87,7 +89,7 @@ fn decode(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(bytes.len() as u64));
         group.bench_function(format!("{name} Protobuf"), |b| {
             b.iter(|| {
-                let wire = <v1::SessionResponse as prost::Message>::decode(black_box(bytes.clone()));
+                let wire = v1::SessionResponse::decode(black_box(bytes.clone()));
                 convert::message_from_wire(wire.expect("written by ourselves"))
             });
         });
@@ -95,5 +97,29 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode, decode);
+/// What a gRPC server does for each message of each reader: the bytes as they are, and what a generated type would cost.
+fn grpc(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gRPC message");
+    for (name, event) in events() {
+        let bytes = Frame::new(event, "k3f9".into()).encoded(Form::Protobuf).bytes.clone();
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        let mut out = Vec::with_capacity(2 * bytes.len());
+        group.bench_function(format!("{name} as it is"), |b| {
+            b.iter(|| {
+                out.clear();
+                EncodedMessage::new(black_box(bytes.clone())).put(&mut out)
+            });
+        });
+        group.bench_function(format!("{name} through its type"), |b| {
+            b.iter(|| {
+                out.clear();
+                let message = v1::SessionResponse::decode(black_box(bytes.clone())).expect("written by ourselves");
+                message.encode(&mut out)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encode, decode, grpc);
 criterion_main!(benches);

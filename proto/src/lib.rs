@@ -2,17 +2,19 @@
 //!
 //! Layout: [`v1`], the generated code; [`convert`], from and to the market's types; [`message`], the messages of a
 //! session, and their JSON; [`json`], events as JSON; [`frame`], an event encoded once for each form of each transport;
-//! [`code`], the error codes of the contract on every transport.
+//! [`encoded`], such a message on its way out of a gRPC server; [`code`], the error codes of the contract on every transport.
 //!
 //! Deliberately absent: sockets, and what a session does with these messages.
 
 pub mod code;
 pub mod convert;
+pub mod encoded;
 pub mod frame;
 pub mod json;
 pub mod message;
 
 pub use code::Code;
+pub use encoded::EncodedMessage;
 pub use frame::{Encoded, Fields, Form, Frame};
 pub use message::{Message, Notice, Part, Request};
 
@@ -20,6 +22,7 @@ pub use message::{Message, Notice, Part, Request};
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated; the .proto files carry the documentation")]
 pub mod v1 {
     tonic::include_proto!("ticker.v1");
+    include!(concat!(env!("OUT_DIR"), "/servers/ticker.v1.rs"));
 }
 
 /// The compiled descriptors of the package, for gRPC reflection.

@@ -9,7 +9,7 @@ use ticker_proto::message::{Request as Asked, Subscribe};
 use ticker_proto::v1::market_data_server::{MarketData, MarketDataServer};
 use ticker_proto::v1::session_response::Message;
 use ticker_proto::v1::{self};
-use ticker_proto::{Code, Encoded, Form, convert};
+use ticker_proto::{Code, Encoded, EncodedMessage, Form, convert};
 use ticker_session::catalogue::Refusal;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,7 +18,7 @@ use crate::params;
 use crate::pipe::Pipe;
 use crate::routes::Web;
 
-type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Events = Pin<Box<dyn Stream<Item = Result<EncodedMessage, Status>> + Send>>;
 
 /// The gRPC routes, to be merged with the others.
 pub(crate) fn router(web: Web) -> Router {
@@ -46,15 +46,11 @@ fn status(refusal: Refusal) -> Status {
     refusal.code.status(refusal.message)
 }
 
-/// The messages of a pipe, decoded again: the generated service wants its own types.
-fn messages<T: prost::Message + Default + 'static>(pipe: Pipe) -> Events<T> {
+/// The messages of a pipe, as they were encoded for all readers.
+fn messages(pipe: Pipe) -> Events {
     let batches = stream::unfold(pipe, |mut pipe| async move { Some((pipe.next().await?, pipe)) });
     let all = batches.flat_map(|batch| {
-        let messages: Vec<_> = batch
-            .iter()
-            .flat_map(Encoded::messages)
-            .map(|bytes| T::decode(bytes).map_err(|e| Code::Internal.status(e.to_string())))
-            .collect();
+        let messages: Vec<_> = batch.iter().flat_map(Encoded::messages).map(|m| Ok(EncodedMessage::new(m))).collect();
         stream::iter(messages)
     });
     Box::pin(all)
@@ -62,8 +58,8 @@ fn messages<T: prost::Message + Default + 'static>(pipe: Pipe) -> Events<T> {
 
 #[tonic::async_trait]
 impl MarketData for Service {
-    type SubscribeStream = Events<v1::SubscribeResponse>;
-    type SessionStream = Events<v1::SessionResponse>;
+    type SubscribeStream = Events;
+    type SessionStream = Events;
 
     async fn subscribe(
         &self,

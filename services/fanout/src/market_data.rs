@@ -13,14 +13,14 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::Fanout;
 use crate::core::Core;
 use crate::relay::counted;
-use crate::subscribe::{Messages, SubscribeMessages};
+use crate::subscribe::Messages;
 
 #[tonic::async_trait]
 impl MarketData for Fanout {
-    type SubscribeStream = SubscribeMessages;
+    type SubscribeStream = Messages;
     type SessionStream = Messages;
 
-    async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Result<Response<SubscribeMessages>, Status> {
+    async fn subscribe(&self, request: Request<v1::SubscribeRequest>) -> Result<Response<Messages>, Status> {
         self.open_subscription(request.into_inner()).map(Response::new).map_err(counted)
     }
 

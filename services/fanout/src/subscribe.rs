@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use ticker_market::{Event, Topic};
 use ticker_proto::message::{Request, Subscribe};
-use ticker_proto::{Code, Form, Frame, v1};
+use ticker_proto::{Code, EncodedMessage, Form, Frame, v1};
 use ticker_session::catalogue::Refusal;
 use ticker_session::{Hub, Limits, Mode, Need, Opening, Outgoing, Page, SessionId};
 use ticker_tape::TopicId;
@@ -22,11 +22,8 @@ use tonic::{Status, Streaming};
 use crate::reader::{Change, Piece, Reader};
 use crate::{Fanout, backfill, draining, now};
 
-/// What a subscription is sent.
-pub type SubscribeMessages = Pin<Box<dyn Stream<Item = Result<v1::SubscribeResponse, Status>> + Send>>;
-
-/// What a session is sent.
-pub type Messages = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+/// What a subscription or a session is sent.
+pub type Messages = Pin<Box<dyn Stream<Item = Result<EncodedMessage, Status>> + Send>>;
 
 /// Bytes that are made ready for a reader at once.
 const PLAN_BYTES: usize = 64 << 10;
@@ -42,7 +39,7 @@ pub(crate) type SessionCount = Arc<AtomicUsize>;
 
 impl Fanout {
     /// One subscription, until the caller ends it.
-    pub(crate) fn open_subscription(&self, request: v1::SubscribeRequest) -> Result<SubscribeMessages, Status> {
+    pub(crate) fn open_subscription(&self, request: v1::SubscribeRequest) -> Result<Messages, Status> {
         let mut session = Session::open(self.clone(), None)?;
         session.request(Request::Subscribe(Subscribe::from(request))).map_err(status_of)?;
         Ok(Box::pin(stream::unfold(session, Session::next)))
@@ -69,7 +66,7 @@ struct Session {
     requests: Option<Streaming<v1::SessionRequest>>,
     planned: Vec<Outgoing>,
     /// What the hub planned, message by message.
-    out: VecDeque<bytes::Bytes>,
+    out: VecDeque<EncodedMessage>,
     goodbye_said: bool,
     /// How the stream ends, once all is sent.
     ending: Option<Status>,
@@ -130,12 +127,10 @@ impl Session {
         self.hub.request(self.id, request, now())
     }
 
-    async fn next<M: prost::Message + Default>(mut self) -> Option<(Result<M, Status>, Self)> {
+    async fn next(mut self) -> Option<(Result<EncodedMessage, Status>, Self)> {
         loop {
-            if let Some(bytes) = self.out.pop_front() {
-                // The hub encodes for every transport; here the generated code wants the message itself.
-                let message = M::decode(bytes).map_err(|why| Code::Internal.status(why.to_string()));
-                return Some((message, self));
+            if let Some(message) = self.out.pop_front() {
+                return Some((Ok(message), self));
             }
             if self.ended {
                 return None;
@@ -267,7 +262,7 @@ impl Session {
             let now = now();
             self.hub.plan(self.id, PLAN_BYTES, now, &mut self.planned);
             for outgoing in &self.planned {
-                self.out.extend(outgoing.encoded().messages());
+                self.out.extend(outgoing.encoded().messages().map(EncodedMessage::new));
             }
             let taken = self.planned.len();
             if let Some(closing) = self.hub.commit(self.id, &mut self.planned, taken, false, now) {
