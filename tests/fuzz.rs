@@ -4,7 +4,7 @@
 
 use prost::Message as _;
 use ticker_edge::websocket::{Decoder, Incoming, MESSAGE_BYTES_MAX};
-use ticker_edge::{http1, params};
+use ticker_edge::{deflate, http1, params};
 use ticker_market::{Cursor, Decimal, Pattern, Topic, decimal};
 use ticker_proto::message::Request;
 use ticker_proto::{convert, json, v1};
@@ -35,9 +35,10 @@ fn queries() {
 #[test]
 fn websocket_frames() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
-        // Cut in two, the same messages come as in one piece.
+        // The first byte says whether compression was agreed on. Cut in two, the same messages come as in one piece.
+        let (deflate, bytes) = bytes.split_first().map_or((false, bytes), |(first, rest)| (first & 1 != 0, rest));
         let decode = |pieces: &[&[u8]]| {
-            let (mut decoder, mut all) = (Decoder::default(), Vec::new());
+            let (mut decoder, mut all) = (Decoder::new(deflate), Vec::new());
             for piece in pieces {
                 let result = decoder.feed(piece, |incoming| {
                     all.push(incoming);
@@ -56,6 +57,30 @@ fn websocket_frames() {
             if let Incoming::Text(m) | Incoming::Binary(m) = incoming {
                 assert!(m.len() <= MESSAGE_BYTES_MAX);
             }
+        }
+    });
+}
+
+#[test]
+fn compressed_messages() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        let bytes = &bytes[..bytes.len().min(125)];
+        // Masked with zeros: the payload is what the fuzzer says.
+        let head = [0xc2, 0x80 | bytes.len() as u8, 0, 0, 0, 0];
+        let mut decoder = Decoder::new(true);
+        let _ = decoder.feed(&[&head, bytes].concat(), |incoming| {
+            assert!(matches!(incoming, Incoming::Binary(m) if m.len() <= MESSAGE_BYTES_MAX));
+            true
+        });
+    });
+}
+
+#[test]
+fn offers_of_compression() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        let offered = |tail: &[u8]| deflate::negotiate([&[b"permessage-deflate".as_slice(), tail].concat()[..]]);
+        for answer in [deflate::negotiate([bytes]), offered(bytes), offered(&[b"; ", bytes].concat())] {
+            assert!(answer.is_none_or(|a| a.contains("server_no_context_takeover; client_no_context_takeover")));
         }
     });
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use ticker_market::{Data, Event, Level};
 
+use crate::deflate::{DEFLATE_BYTES_MIN, deflated};
 use crate::message::Notice;
 use crate::{MESSAGE_BYTES_MAX, convert, json, v1};
 
@@ -76,9 +77,25 @@ pub enum Form {
     Protobuf,
     /// The same in an unmasked WebSocket binary frame.
     WebSocketProtobuf,
+    /// [`Form::WebSocketJson`] where permessage-deflate was agreed on: large messages are compressed.
+    WebSocketJsonDeflate,
+    /// [`Form::WebSocketProtobuf`], likewise.
+    WebSocketProtobufDeflate,
 }
 
+/// Forms without compression.
 const FORMS: usize = 7;
+
+impl Form {
+    /// For a form that compresses what is large: the same without, and its place among such forms.
+    fn uncompressed(self) -> Option<(Form, usize)> {
+        match self {
+            Form::WebSocketJsonDeflate => Some((Form::WebSocketJson, 0)),
+            Form::WebSocketProtobufDeflate => Some((Form::WebSocketProtobuf, 1)),
+            _ => None,
+        }
+    }
+}
 
 /// One event or notice in one form: a message, or (for a large book) several, one after the other.
 #[derive(Clone, Debug)]
@@ -87,12 +104,30 @@ pub struct Encoded {
     pub bytes: Bytes,
     /// Where each message but the last ends; `None` where there is only one.
     ends: Option<Arc<[u32]>>,
+    /// What all messages would take without compression, in bytes.
+    uncompressed: u32,
 }
 
 impl Encoded {
     /// One message.
     pub fn one(bytes: Bytes) -> Self {
-        Self { bytes, ends: None }
+        let uncompressed = bytes.len();
+        Self::compressed(bytes, Vec::new(), uncompressed)
+    }
+
+    /// Messages that end at `ends` (but for the last), and would take `uncompressed` bytes without compression.
+    pub(crate) fn compressed(bytes: Bytes, ends: Vec<u32>, uncompressed: usize) -> Self {
+        Self { bytes, ends: (!ends.is_empty()).then(|| ends.into()), uncompressed: uncompressed as u32 }
+    }
+
+    /// What all messages would take without compression, in bytes.
+    pub fn uncompressed_bytes(&self) -> usize {
+        self.uncompressed as usize
+    }
+
+    /// Is some message of it compressed?
+    pub fn is_compressed(&self) -> bool {
+        self.uncompressed_bytes() != self.bytes.len()
     }
 
     /// The messages one by one, for transports that keep message bounds themselves.
@@ -113,6 +148,8 @@ pub struct Frame {
     pub event: Event,
     epoch: Arc<str>,
     forms: [OnceLock<Box<Encoded>>; FORMS],
+    /// Few events are large enough.
+    deflated: OnceLock<Box<[OnceLock<Encoded>; 2]>>,
     narrow: OnceLock<Box<Narrow>>,
 }
 
@@ -125,7 +162,7 @@ impl std::fmt::Debug for Frame {
 impl Frame {
     /// A frame of that event, on the tape of that epoch.
     pub fn new(event: Event, epoch: Arc<str>) -> Self {
-        Self { event, epoch, forms: Default::default(), narrow: OnceLock::new() }
+        Self { event, epoch, forms: Default::default(), deflated: OnceLock::new(), narrow: OnceLock::new() }
     }
 
     /// The epoch's name.
@@ -135,7 +172,15 @@ impl Frame {
 
     /// The event in a form; encoded when it is first asked for.
     pub fn encoded(&self, form: Form) -> &Encoded {
-        self.forms[form as usize].get_or_init(|| Box::new(encode(&self.event, &self.epoch, form, Fields::ALL)))
+        let Some((form, at)) = form.uncompressed() else {
+            return self.forms[form as usize]
+                .get_or_init(|| Box::new(encode(&self.event, &self.epoch, form, Fields::ALL)));
+        };
+        let plain = self.encoded(form);
+        if plain.bytes.len() < DEFLATE_BYTES_MIN {
+            return plain;
+        }
+        self.deflated.get_or_init(Default::default)[at].get_or_init(|| deflated(plain))
     }
 
     /// The same with only some fields, if that is less. Books keep all of theirs.
@@ -143,6 +188,8 @@ impl Frame {
         if fields == Fields::ALL || matches!(self.event.data, Data::Book(_)) {
             return None;
         }
+        // Only books are large.
+        let form = form.uncompressed().map_or(form, |(plain, _)| plain);
         // A panic cannot leave the list half written, so a poisoned lock is as good as any.
         let mut list = self.narrow.get_or_init(Default::default).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, _, encoded)) = list.iter().find(|(f, o, _)| *f == fields && *o == form) {
@@ -162,8 +209,10 @@ const NARROWED_MAX: usize = 16;
 /// Room that the fields of a book event take besides its levels.
 const BOOK_HEAD_BYTES: usize = 512;
 
-/// Encodes a notice. `id` is the reader's cursor, for server-sent events.
+/// Encodes a notice. `id` is the reader's cursor, for server-sent events. It is never compressed: that would serve one
+/// reader only.
 pub fn encode_notice(form: Form, notice: &Notice) -> Bytes {
+    let form = form.uncompressed().map_or(form, |(plain, _)| plain);
     let mut out = Vec::with_capacity(160);
     let payload = match form {
         Form::Protobuf | Form::WebSocketProtobuf => notice.to_wire().encode_to_vec(),
@@ -218,7 +267,8 @@ fn encode(event: &Event, epoch: &str, form: Form, fields: Fields) -> Encoded {
         }
     }
     out.shrink_to_fit();
-    Encoded { bytes: out.into(), ends: (!ends.is_empty()).then(|| ends.into()) }
+    let uncompressed = out.len();
+    Encoded::compressed(out.into(), ends, uncompressed)
 }
 
 fn wrap(out: &mut Vec<u8>, form: Form, payload: &[u8]) {
@@ -233,12 +283,12 @@ fn wrap(out: &mut Vec<u8>, form: Form, payload: &[u8]) {
             out.extend_from_slice(payload);
             out.extend_from_slice(b"\n\n");
         }
-        Form::WebSocketJson => websocket_frame(out, 0x1, payload),
-        Form::WebSocketProtobuf => websocket_frame(out, 0x2, payload),
+        Form::WebSocketJson | Form::WebSocketJsonDeflate => websocket_frame(out, 0x1, payload),
+        Form::WebSocketProtobuf | Form::WebSocketProtobufDeflate => websocket_frame(out, 0x2, payload),
     }
 }
 
-/// Appends a whole, unmasked WebSocket frame (RFC 6455 §5.2): what a server sends.
+/// Appends a whole, unmasked WebSocket frame (RFC 6455 §5.2): what a server sends. `opcode` may have reserved bits.
 pub fn websocket_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
     match payload.len() {
@@ -367,6 +417,28 @@ mod tests {
         let Message::Event(proto) = convert::message_from_wire(wire).expect("valid") else { panic!("an event") };
         assert_eq!(proto.event, quote());
         assert_eq!(part.event.data, proto.event.data);
+    }
+
+    #[test]
+    fn a_large_event_is_compressed_once_and_a_small_one_is_shared() {
+        let small = Frame::new(quote(), "k3f9".into());
+        let deflate = small.encoded(Form::WebSocketJsonDeflate);
+        assert!(std::ptr::eq(deflate, small.encoded(Form::WebSocketJson)));
+        let narrow = small.narrowed(Form::WebSocketJsonDeflate, Fields::of(&["bid"]).expect("known")).expect("less");
+        assert!(!narrow.is_compressed());
+        let large = Frame::new(book(5_000), "k3f9".into());
+        for (form, plain) in [
+            (Form::WebSocketJsonDeflate, Form::WebSocketJson),
+            (Form::WebSocketProtobufDeflate, Form::WebSocketProtobuf),
+        ] {
+            let (deflate, plain) = (large.encoded(form), large.encoded(plain));
+            assert!(deflate.is_compressed() && deflate.bytes.len() * 2 < plain.bytes.len());
+            assert!(std::ptr::eq(deflate, large.encoded(form)));
+            assert_eq!(deflate.messages().count(), plain.messages().count());
+            assert!(deflate.messages().all(|m| m[0] & 0x40 != 0));
+        }
+        let notice = encode_notice(Form::WebSocketJsonDeflate, &Notice::Pong { id: 5 });
+        assert_eq!(notice, encode_notice(Form::WebSocketJson, &Notice::Pong { id: 5 }));
     }
 
     #[test]

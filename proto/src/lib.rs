@@ -2,12 +2,13 @@
 //!
 //! Layout: [`v1`], the generated code; [`convert`], from and to the market's types; [`message`], the messages of a
 //! session, and their JSON; [`json`], events as JSON; [`frame`], an event encoded once for each form of each transport;
-//! [`encoded`], such a message on its way out of a gRPC server; [`code`], the error codes of the contract on every transport.
+//! [`deflate`], large ones compressed for WebSockets; [`encoded`], such a message on its way out of a gRPC server; [`code`], the error codes of the contract on every transport.
 //!
 //! Deliberately absent: sockets, and what a session does with these messages.
 
 pub mod code;
 pub mod convert;
+pub mod deflate;
 pub mod encoded;
 pub mod frame;
 pub mod json;

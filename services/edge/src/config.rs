@@ -32,6 +32,9 @@ pub struct Config {
     pub linger_ms: u64,
     /// At drain, the readers are told to come back within so many milliseconds, each after another delay.
     pub drain_spread_ms: u32,
+    /// Large messages go compressed to WebSocket readers who offer permessage-deflate. Worth turning off where a proxy
+    /// compresses anyway, or bandwidth costs nothing.
+    pub websocket_deflate: bool,
 }
 
 /// How shards write to readers' sockets.
@@ -62,6 +65,7 @@ impl Default for Config {
             heartbeat_ms: 15_000,
             linger_ms: 60_000,
             drain_spread_ms: 5_000,
+            websocket_deflate: true,
         }
     }
 }

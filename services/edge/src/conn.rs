@@ -87,6 +87,11 @@ impl Conn {
         self.rest.is_empty()
     }
 
+    /// Are large messages compressed for this reader?
+    pub(crate) fn deflates(&self) -> bool {
+        matches!(&self.stage, Stage::WebSocket { decoder, .. } if decoder.deflates())
+    }
+
     /// Writes what was left over. Returns whether all of it is out.
     pub(crate) fn write_rest(&mut self) -> io::Result<bool> {
         while !self.rest.is_empty() {

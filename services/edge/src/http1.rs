@@ -7,7 +7,7 @@ use ticker_proto::Code;
 use ticker_session::catalogue::Refusal;
 
 use crate::params::{self, Params};
-use crate::websocket;
+use crate::{deflate, websocket};
 
 /// Largest head of a request, in bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -25,6 +25,8 @@ pub enum Asked {
         protocol: Option<&'static str>,
         /// Messages are protobuf.
         protobuf: bool,
+        /// The answer to the offered permessage-deflate, if it can be honoured.
+        deflate: Option<&'static str>,
         /// Subscribed to at once, if the query names topics.
         params: Option<Params>,
     },
@@ -73,7 +75,11 @@ pub fn parse(bytes: &[u8]) -> Option<(Asked, usize)> {
         return Some((Asked::Other, 0));
     }
     let asked = match path {
-        "/v1/ws" => websocket_asked(query, &header),
+        "/v1/ws" => {
+            let is_offer = |h: &&httparse::Header<'_>| h.name.eq_ignore_ascii_case("sec-websocket-extensions");
+            let offers = request.headers.iter().filter(is_offer).map(|h| h.value);
+            websocket_asked(query, &header, deflate::negotiate(offers))
+        }
         "/v1/stream" => stream_asked(query, &header),
         "/v1/poll" => match params::parse(query) {
             Ok(params) => Asked::Poll { params, keep_alive: !lists(header("connection"), "close") },
@@ -97,7 +103,7 @@ fn stream_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>) -> A
     }
 }
 
-fn websocket_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>) -> Asked {
+fn websocket_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>, deflate: Option<&'static str>) -> Asked {
     let bad = |message: &str| Asked::Refused(Refusal::new(Code::BadRequest, message));
     let upgrade = header("upgrade").is_some_and(|u| u.eq_ignore_ascii_case("websocket"));
     let Some(key) = header("sec-websocket-key").filter(|_| upgrade && lists(header("connection"), "upgrade")) else {
@@ -125,7 +131,7 @@ fn websocket_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>) -
         },
     };
     let accept = websocket::accept_key(key.as_bytes());
-    Asked::WebSocket { accept, protocol, protobuf: protocol == Some("ticker.v1.proto"), params }
+    Asked::WebSocket { accept, protocol, protobuf: protocol == Some("ticker.v1.proto"), deflate, params }
 }
 
 fn lists(value: Option<&str>, token: &str) -> bool {
@@ -133,14 +139,14 @@ fn lists(value: Option<&str>, token: &str) -> bool {
 }
 
 /// The head of a `101` (RFC 6455 §4.2.2).
-pub fn switching(accept: &str, protocol: Option<&str>) -> Vec<u8> {
+pub fn switching(accept: &str, protocol: Option<&str>, extensions: Option<&str>) -> Vec<u8> {
     let mut out = format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {accept}\r\n"
     );
-    if let Some(protocol) = protocol {
-        out.push_str("sec-websocket-protocol: ");
-        out.push_str(protocol);
-        out.push_str("\r\n");
+    for (name, value) in [("sec-websocket-protocol", protocol), ("sec-websocket-extensions", extensions)] {
+        if let Some(value) = value {
+            out.push_str(&format!("{name}: {value}\r\n"));
+        }
     }
     out.push_str("\r\n");
     out.into_bytes()
@@ -206,7 +212,10 @@ mod tests {
         let good = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
         assert!(matches!(ask(good), Asked::WebSocket { protocol: None, protobuf: false, .. }));
         let proto = format!("{good}Sec-WebSocket-Protocol: other, ticker.v1.proto\r\n");
-        assert!(matches!(ask(&proto), Asked::WebSocket { protobuf: true, .. }));
+        assert!(matches!(ask(&proto), Asked::WebSocket { protobuf: true, deflate: None, .. }));
+        let offer = "Sec-WebSocket-Extensions: ";
+        let deflate = format!("{good}{offer}x\r\n{offer}permessage-deflate; client_max_window_bits\r\n");
+        assert!(matches!(ask(&deflate), Asked::WebSocket { deflate: Some(_), .. }));
         assert!(matches!(ask(""), Asked::Refused(_)));
         assert!(matches!(ask(&format!("{good}Sec-WebSocket-Protocol: graphql\r\n")), Asked::Refused(_)));
     }

@@ -4,7 +4,8 @@
 //! readers of the edge want, and each event is made a frame once for all of them.
 //!
 //! Layout, in the order in which an event passes: [`upstream`] and [`follow`], the stream from the fanout; [`shard`], the
-//! loop; [`round`] and [`ring`], its writes; [`readers`], its sockets, with [`conn`], [`http1`], [`params`], [`websocket`]; [`asks`] and [`poll`], long polls,
+//! loop; [`round`] and [`ring`], its writes; [`readers`], its sockets, with [`conn`], [`http1`], [`params`],
+//! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that the HTTP library serves; [`routes`], what that library answers; [`grpc`],
 //! `ticker.v1.MarketData` on the same port.
 //!
@@ -16,6 +17,7 @@ mod clock;
 mod command;
 mod config;
 mod conn;
+pub mod deflate;
 mod follow;
 mod grpc;
 pub mod http1;
@@ -101,6 +103,7 @@ impl Edge {
                 http: http.clone(),
                 readers: Arc::clone(&readers),
                 drain_spread_ms: config.drain_spread_ms,
+                deflate: config.websocket_deflate,
             };
             let (shard, handle) = Shard::new(parts).map_err(EdgeError::Shard)?;
             let done = done_sender.clone();
@@ -250,6 +253,17 @@ fn describe_metrics() {
     );
     describe_gauge!("ticker_edge_io_uring", Unit::Count, "1 while readers are written to by io_uring, 0 for write().");
     describe_counter!("ticker_edge_requests_refused_total", Unit::Count, "Requests answered with an error.");
+    describe_counter!(
+        "ticker_edge_deflated_events_total",
+        Unit::Count,
+        "Events sent compressed (permessage-deflate), once for each reader."
+    );
+    describe_counter!(
+        "ticker_edge_deflated_from_bytes_total",
+        Unit::Bytes,
+        "Bytes of those events before compression."
+    );
+    describe_counter!("ticker_edge_deflated_to_bytes_total", Unit::Bytes, "Bytes of those events as they were sent.");
     describe_counter!(
         "ticker_edge_shard_queue_full_total",
         Unit::Count,

@@ -13,7 +13,7 @@ use crate::http1::{self, Asked};
 use crate::params::Params;
 use crate::poll::Asker;
 use crate::shard::{CLOSING_MILLIS_MAX, Handover, Owner, Shard, Timer};
-use crate::websocket::{self, FrameError, Incoming};
+use crate::websocket::{self, Decoder, FrameError, Incoming};
 
 impl Shard {
     pub(crate) fn on_event(&mut self, key: u32, event: &Event) {
@@ -125,8 +125,10 @@ impl Shard {
             return self.finish(key, http1::problem(&refusal));
         }
         match asked {
-            Asked::WebSocket { accept, protocol, protobuf, params } => {
-                self.start_websocket(key, &accept, protocol, protobuf, params);
+            Asked::WebSocket { accept, protocol, protobuf, deflate, params } => {
+                let deflate = deflate.filter(|_| self.deflate);
+                let head = http1::switching(&accept, protocol, deflate);
+                self.start_websocket(key, head, protobuf, deflate.is_some(), params);
             }
             Asked::Stream { ndjson, params } => self.start_stream(key, ndjson, params),
             Asked::Poll { params, keep_alive } => {
@@ -169,20 +171,18 @@ impl Shard {
         }
     }
 
-    fn start_websocket(
-        &mut self,
-        key: u32,
-        accept: &str,
-        protocol: Option<&str>,
-        protobuf: bool,
-        params: Option<Params>,
-    ) {
-        let form = if protobuf { Form::WebSocketProtobuf } else { Form::WebSocketJson };
+    fn start_websocket(&mut self, key: u32, head: Vec<u8>, protobuf: bool, deflate: bool, params: Option<Params>) {
+        let form = match (protobuf, deflate) {
+            (false, false) => Form::WebSocketJson,
+            (true, false) => Form::WebSocketProtobuf,
+            (false, true) => Form::WebSocketJsonDeflate,
+            (true, true) => Form::WebSocketProtobufDeflate,
+        };
         let opening = Opening { form, mode: Mode::Stream };
         match self.open_session(opening, params.map(|p| p.subscribe)) {
             Ok(id) => {
-                let stage = Stage::WebSocket { decoder: Default::default(), protobuf, deaf: false };
-                self.start(key, id, stage, http1::switching(accept, protocol));
+                let stage = Stage::WebSocket { decoder: Decoder::new(deflate), protobuf, deaf: false };
+                self.start(key, id, stage, head);
                 // A reader need not wait for the answer before it sends its first message.
                 if let Some(conn) = self.conns.get_mut(key as usize) {
                     let early = std::mem::take(&mut conn.head);

@@ -110,6 +110,9 @@ impl Shard {
                 self.counts.messages += written.taken as u64;
                 self.counts.bytes += written.bytes as u64;
                 self.counts.blocked += u64::from(written.blocked);
+                if conn.deflates() {
+                    self.counts.deflated(&one.plan[..written.taken]);
+                }
                 if let Some(closing) = self.hub.commit(id, &mut one.plan, written.taken, written.blocked, self.now) {
                     self.close_session(one.key, &closing);
                 }

@@ -119,6 +119,8 @@ pub(crate) struct Shard {
     next_round: Time,
     draining: Option<(Time, String)>,
     drain_spread_ms: u32,
+    /// Readers who offer permessage-deflate get it.
+    pub(crate) deflate: bool,
 }
 
 /// What a shard counts between two looks at the metrics.
@@ -130,6 +132,20 @@ pub(crate) struct Counts {
     pub(crate) blocked: u64,
     pub(crate) slow: u64,
     pub(crate) refused: u64,
+    deflated_events: u64,
+    deflated_from: u64,
+    deflated_to: u64,
+}
+
+impl Counts {
+    /// Counts what of these is compressed.
+    pub(crate) fn deflated(&mut self, sent: &[Outgoing]) {
+        for encoded in sent.iter().map(Outgoing::encoded).filter(|e| e.is_compressed()) {
+            self.deflated_events += 1;
+            self.deflated_from += encoded.uncompressed_bytes() as u64;
+            self.deflated_to += encoded.bytes.len() as u64;
+        }
+    }
 }
 
 /// The shard's metrics, registered once.
@@ -142,6 +158,9 @@ struct Gauges {
     blocked: metrics::Counter,
     slow: metrics::Counter,
     refused: metrics::Counter,
+    deflated_events: metrics::Counter,
+    deflated_from: metrics::Counter,
+    deflated_to: metrics::Counter,
     /// All shards' sessions, for whoever shows them.
     readers: Arc<AtomicUsize>,
     readers_before: usize,
@@ -158,7 +177,10 @@ impl Gauges {
             writes: metrics::counter!("ticker_edge_writes_total", "shard" => shard.clone()),
             blocked: metrics::counter!("ticker_edge_writes_blocked_total", "shard" => shard.clone()),
             slow: metrics::counter!("ticker_edge_slow_consumers_total", "shard" => shard.clone()),
-            refused: metrics::counter!("ticker_edge_requests_refused_total", "shard" => shard),
+            refused: metrics::counter!("ticker_edge_requests_refused_total", "shard" => shard.clone()),
+            deflated_events: metrics::counter!("ticker_edge_deflated_events_total", "shard" => shard.clone()),
+            deflated_from: metrics::counter!("ticker_edge_deflated_from_bytes_total", "shard" => shard.clone()),
+            deflated_to: metrics::counter!("ticker_edge_deflated_to_bytes_total", "shard" => shard),
             readers,
             readers_before: 0,
         }
@@ -172,6 +194,9 @@ impl Gauges {
         self.blocked.increment(counts.blocked);
         self.slow.increment(counts.slow);
         self.refused.increment(counts.refused);
+        self.deflated_events.increment(counts.deflated_events);
+        self.deflated_from.increment(counts.deflated_from);
+        self.deflated_to.increment(counts.deflated_to);
         self.sessions.set(sessions as f64);
         self.connections.set(connections as f64);
         self.readers.fetch_add(sessions.wrapping_sub(self.readers_before), Ordering::Relaxed);
@@ -190,6 +215,7 @@ pub(crate) struct Parts {
     pub(crate) http: mpsc::Sender<Handover>,
     pub(crate) readers: Arc<AtomicUsize>,
     pub(crate) drain_spread_ms: u32,
+    pub(crate) deflate: bool,
 }
 
 impl Shard {
@@ -232,6 +258,7 @@ impl Shard {
             next_round: Time(0),
             draining: None,
             drain_spread_ms: parts.drain_spread_ms,
+            deflate: parts.deflate,
         };
         Ok((shard, ShardHandle::new(sender, waker, woken)))
     }

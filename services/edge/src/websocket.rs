@@ -5,6 +5,8 @@
 use base64::Engine as _;
 use sha1::{Digest, Sha1};
 
+use crate::deflate;
+
 /// Largest message that a reader may send, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
@@ -47,11 +49,25 @@ pub enum FrameError {
 pub struct Decoder {
     /// Bytes of a frame that is not whole yet. Empty (and without memory) while nothing is under way.
     buffer: Vec<u8>,
-    /// The message that came in fragments so far, and its opcode.
-    fragments: Option<(u8, Vec<u8>)>,
+    /// The message that came in fragments so far.
+    fragments: Option<Vec<u8>>,
+    /// The first byte of that message's first frame.
+    first: u8,
+    /// permessage-deflate was agreed on: messages may be compressed.
+    deflate: bool,
 }
 
 impl Decoder {
+    /// For a connection with or without permessage-deflate.
+    pub fn new(deflate: bool) -> Self {
+        Self { deflate, ..Self::default() }
+    }
+
+    /// Was permessage-deflate agreed on?
+    pub fn deflates(&self) -> bool {
+        self.deflate
+    }
+
     /// Takes bytes, and gives each whole message to `each`, which says whether to go on.
     pub fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Incoming) -> bool) -> Result<(), FrameError> {
         if self.buffer.is_empty() {
@@ -72,7 +88,7 @@ impl Decoder {
     /// Decodes whole frames; returns how many bytes they took.
     fn frames(&mut self, bytes: &[u8], each: &mut impl FnMut(Incoming) -> bool) -> Result<usize, FrameError> {
         let mut used = 0;
-        while let Some((frame, length)) = frame(&bytes[used..])? {
+        while let Some((frame, length)) = frame(&bytes[used..], self.deflate)? {
             used += length;
             if let Some(incoming) = self.frame(frame)?
                 && !each(incoming)
@@ -84,7 +100,8 @@ impl Decoder {
     }
 
     fn frame(&mut self, frame: RawFrame) -> Result<Option<Incoming>, FrameError> {
-        match (frame.opcode, frame.fin) {
+        let fin = frame.first & 0x80 != 0;
+        match (frame.first & 0x0f, fin) {
             (0x8..=0xa, false) => Err(FrameError::Protocol("a control frame in fragments")),
             (0x8, _) => match frame.payload.len() {
                 0 => Ok(Some(Incoming::Close(None))),
@@ -93,18 +110,18 @@ impl Decoder {
             },
             (0x9, _) => Ok(Some(Incoming::Ping(frame.payload))),
             (0xa, _) => Ok(Some(Incoming::Pong)),
-            (opcode @ (0x1 | 0x2), fin) => {
+            (0x1 | 0x2, fin) => {
                 if self.fragments.is_some() {
                     return Err(FrameError::Protocol("a new message inside a fragmented one"));
                 }
                 if fin {
-                    return whole(opcode, frame.payload).map(Some);
+                    return whole(frame.first, frame.payload).map(Some);
                 }
-                self.fragments = Some((opcode, frame.payload));
+                (self.first, self.fragments) = (frame.first, Some(frame.payload));
                 Ok(None)
             }
             (0x0, fin) => {
-                let Some((opcode, mut message)) = self.fragments.take() else {
+                let Some(mut message) = self.fragments.take() else {
                     return Err(FrameError::Protocol("a continuation without a beginning"));
                 };
                 if message.len() + frame.payload.len() > MESSAGE_BYTES_MAX {
@@ -112,9 +129,9 @@ impl Decoder {
                 }
                 message.extend_from_slice(&frame.payload);
                 if fin {
-                    return whole(opcode, message).map(Some);
+                    return whole(self.first, message).map(Some);
                 }
-                self.fragments = Some((opcode, message));
+                self.fragments = Some(message);
                 Ok(None)
             }
             _ => Err(FrameError::Protocol("an unknown opcode")),
@@ -122,8 +139,12 @@ impl Decoder {
     }
 }
 
-fn whole(opcode: u8, message: Vec<u8>) -> Result<Incoming, FrameError> {
-    if opcode == 0x2 {
+/// `first` is the first byte of the message's first frame.
+fn whole(first: u8, mut message: Vec<u8>) -> Result<Incoming, FrameError> {
+    if first & RSV1 != 0 {
+        message = deflate::inflate(&message)?;
+    }
+    if first & 0x0f == 0x2 {
         return Ok(Incoming::Binary(message));
     }
     match std::str::from_utf8(&message) {
@@ -132,16 +153,19 @@ fn whole(opcode: u8, message: Vec<u8>) -> Result<Incoming, FrameError> {
     }
 }
 
+/// Says on a message's first frame that it is compressed (RFC 7692 §6).
+const RSV1: u8 = 0x40;
+
 struct RawFrame {
-    fin: bool,
-    opcode: u8,
+    first: u8,
     payload: Vec<u8>,
 }
 
 /// Reads one frame (RFC 6455 §5.2) and its length, if it is whole.
-fn frame(bytes: &[u8]) -> Result<Option<(RawFrame, usize)>, FrameError> {
+fn frame(bytes: &[u8], deflate: bool) -> Result<Option<(RawFrame, usize)>, FrameError> {
     let [first, second, ..] = *bytes else { return Ok(None) };
-    if first & 0x70 != 0 {
+    let compressed = deflate && first & 0x70 == RSV1 && matches!(first & 0x0f, 0x1 | 0x2);
+    if first & 0x70 != 0 && !compressed {
         return Err(FrameError::Protocol("a reserved bit is set"));
     }
     if second & 0x80 == 0 {
@@ -171,7 +195,7 @@ fn frame(bytes: &[u8]) -> Result<Option<(RawFrame, usize)>, FrameError> {
         return Ok(None);
     };
     let payload = masked.iter().zip(mask.iter().cycle()).map(|(b, m)| b ^ m).collect();
-    Ok(Some((RawFrame { fin: first & 0x80 != 0, opcode, payload }, from + length)))
+    Ok(Some((RawFrame { first, payload }, from + length)))
 }
 
 /// A close frame with a code and a reason, cut to what a control frame can hold.
@@ -245,6 +269,28 @@ mod tests {
             assert_eq!(got, want, "in chunks of {size}");
             assert_eq!(decoder.buffer.capacity(), 0, "an idle reader owns no buffer");
         }
+    }
+
+    #[test]
+    fn compressed_messages_are_read_where_that_was_agreed_on() {
+        let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+        let mut bytes = masked(0xc1, &hello);
+        bytes.extend(masked(0x41, &hello[..3]));
+        bytes.extend(masked(0x89, b"ping"));
+        bytes.extend(masked(0x80, &hello[3..]));
+        bytes.extend(masked(0x81, b"plain"));
+        let text = |t: &[u8]| Incoming::Text(t.to_vec());
+        let want = [text(b"Hello"), Incoming::Ping(b"ping".to_vec()), text(b"Hello"), text(b"plain")];
+        assert_eq!(decode(&mut Decoder::new(true), &bytes).expect("well formed"), want);
+        assert!(matches!(decode(&mut Decoder::new(false), &bytes), Err(FrameError::Protocol(_))));
+        // Control frames and continuations are never marked; the other bits have no meaning.
+        let mut begun = masked(0x41, &hello[..3]);
+        begun.extend(masked(0xc0, &hello[3..]));
+        for bytes in [begun, masked(0xc9, b""), masked(0xa1, &hello), masked(0x91, &hello), masked(0xf1, &hello)] {
+            assert!(matches!(decode(&mut Decoder::new(true), &bytes), Err(FrameError::Protocol(_))), "{bytes:x?}");
+        }
+        let size = std::mem::size_of::<Decoder>();
+        assert!(size <= 56, "{size} bytes for each reader");
     }
 
     #[test]

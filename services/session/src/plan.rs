@@ -99,7 +99,7 @@ impl Draft<'_> {
         let bytes = item.encoded().bytes.len();
         self.used += bytes;
         if let Some(room) = &mut self.room {
-            room.take(bytes);
+            room.take(item.encoded().uncompressed_bytes());
         }
         self.cursor = self.cursor.max(moves);
         self.out.push(item);
@@ -173,7 +173,7 @@ impl Hub {
             let session = &mut self.sessions[key];
             session.cursor = session.cursor.max(item.moves);
             if let Some(bucket) = &mut session.bucket {
-                bucket.take(item.encoded().bytes.len());
+                bucket.take(item.encoded().uncompressed_bytes());
             }
             match item.effect {
                 Effect::Backlog => backlog += 1,
