@@ -55,15 +55,28 @@ class Cursor:
         return f"{self.epoch}-{self.seq}" if self.joined else None
 
 
-def open_websocket(address: str):
-    """A session without subscriptions. A proxy of the caller's environment must not come between."""
-    return connect(
-        f"ws://{address}/v1/ws",
-        subprotocols=["ticker.v1.json"],
-        open_timeout=TIMEOUT_S,
-        max_size=2**20,
-        proxy=None,
-    )
+def open_websocket(address: str, **options):
+    """A session without subscriptions. A proxy of the caller's environment must not come between.
+
+    Like browsers, this client offers permessage-deflate, and compresses whatever it sends.
+    """
+    options = {"subprotocols": ["ticker.v1.json"]} | options
+    return connect(f"ws://{address}/v1/ws", open_timeout=TIMEOUT_S, max_size=2**20, proxy=None, **options)
+
+
+def record_compressed(socket) -> list[tuple[int, int]]:
+    """A list that grows with each compressed frame that comes: its bytes on the wire, and inflated."""
+    (deflate,) = socket.protocol.extensions
+    inflate, seen = deflate.decode, []
+
+    def decode(frame, *, max_size=None):
+        plain = inflate(frame, max_size=max_size)
+        if frame.rsv1:
+            seen.append((len(frame.data), len(plain.data)))
+        return plain
+
+    deflate.decode = decode
+    return seen
 
 
 def websocket(address: str, topics, cursor=None, **options):
@@ -172,6 +185,12 @@ class Grpc:
             f"/{service}/{method}", request_serializer=ask.SerializeToString, response_deserializer=answer.FromString
         )
         return stub(json_format.ParseDict(request, ask()), timeout=None if found.server_streaming else TIMEOUT_S)
+
+
+def get_message(address: str, name: str):
+    """The class of a message of `ticker.v1`."""
+    with Grpc(address) as client:
+        return message_factory.GetMessageClass(client.pool.FindMessageTypeByName(f"ticker.v1.{name}"))
 
 
 def grpc_stream(address: str, topics, cursor=None, **options):

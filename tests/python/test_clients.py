@@ -14,6 +14,7 @@ import unittest
 
 import grpc
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 import clients
 from service import Service
@@ -184,12 +185,83 @@ class WebSocketSession(unittest.TestCase):
             self.assertEqual(self.reply(socket, "error")["code"], "bad_request")
 
     def test_a_huge_message_closes_the_session(self):
-        with clients.open_websocket(service.http) as socket:
+        with clients.open_websocket(service.http, compression=None) as socket:
             with self.assertRaises(ConnectionClosed) as raised:
                 socket.send("x" * 2**20)
                 while True:
                     socket.recv(timeout=clients.TIMEOUT_S)
             self.assertEqual(raised.exception.rcvd.code, 4007, "message_too_large")
+
+
+class Deflate(unittest.TestCase):
+    """permessage-deflate, RFC 7692."""
+
+    AGREED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+    def answer(self, socket) -> str | None:
+        return socket.response.headers.get("Sec-WebSocket-Extensions")
+
+    def snapshot(self, socket, topic):
+        socket.send(json.dumps({"op": "subscribe", "id": 1, "topics": [topic]}))
+        while True:
+            message = json.loads(socket.recv(timeout=clients.TIMEOUT_S))
+            if message.get("kind") == "snapshot":
+                return message
+
+    def test_a_large_snapshot_comes_compressed_and_small_messages_do_not(self):
+        symbol = symbols()[0]
+        with clients.open_websocket(service.http) as socket:
+            self.assertEqual(self.answer(socket), self.AGREED)
+            compressed = clients.record_compressed(socket)
+            self.snapshot(socket, f"quote/synthetic/{symbol}")
+            self.assertEqual(compressed, [])
+            book = self.snapshot(socket, f"book/synthetic/{symbol}")
+            self.assertGreater(len(book["bids"]) + len(book["asks"]), 20)
+            self.assertTrue(compressed)
+            for small, large in compressed:
+                self.assertGreaterEqual(large, 1024)
+                self.assertLess(small, 0.7 * large)
+
+    def test_who_does_not_offer_it_gets_none(self):
+        with clients.open_websocket(service.http, compression=None) as socket:
+            self.assertIsNone(self.answer(socket))
+            self.snapshot(socket, f"book/synthetic/{symbols()[0]}")
+
+    def test_a_smaller_window_is_not_agreed_on(self):
+        for bits, answer in [(15, f"{self.AGREED}; server_max_window_bits=15"), (9, None)]:
+            factory = ClientPerMessageDeflateFactory(server_max_window_bits=bits)
+            with clients.open_websocket(service.http, extensions=[factory], compression=None) as socket:
+                self.assertEqual(self.answer(socket), answer)
+                self.snapshot(socket, f"book/synthetic/{symbols()[0]}")
+
+    def test_both_encodings_are_compressed(self):
+        request = clients.get_message(service.grpc, "SessionRequest")
+        response = clients.get_message(service.grpc, "SessionResponse")
+        with clients.open_websocket(service.http, subprotocols=["ticker.v1.proto"]) as socket:
+            compressed = clients.record_compressed(socket)
+            topics = [f"book/synthetic/{symbols()[0]}"]
+            socket.send(request(subscribe={"id": 1, "topics": topics}).SerializeToString())
+            while (message := response.FromString(socket.recv(timeout=clients.TIMEOUT_S))).WhichOneof("message") != "event":
+                pass
+            self.assertEqual(message.event.topic, topics[0])
+            self.assertTrue(compressed)
+
+    def test_a_small_message_that_inflates_to_a_huge_one_closes_the_session(self):
+        with clients.open_websocket(service.http) as socket:
+            with self.assertRaises(ConnectionClosed) as raised:
+                socket.send("x" * 2**25)  # 32 KiB on the wire
+                while True:
+                    socket.recv(timeout=clients.TIMEOUT_S)
+            self.assertEqual(raised.exception.rcvd.code, 4007, "message_too_large")
+
+    def test_a_compressed_message_that_was_not_agreed_on_is_an_error(self):
+        with clients.open_websocket(service.http, compression=None) as socket:
+            with self.assertRaises(ConnectionClosed) as raised:
+                # As in RFC 7692, 7.2.3.1: "Hello", masked with zeros.
+                socket.socket.sendall(bytes.fromhex("c187 00000000 f248cdc9c90700"))
+                while True:
+                    socket.recv(timeout=clients.TIMEOUT_S)
+            self.assertEqual(raised.exception.rcvd.code, 1002)
 
 
 class Resume(unittest.TestCase):
