@@ -209,8 +209,7 @@ const NARROWED_MAX: usize = 16;
 /// Room that the fields of a book event take besides its levels.
 const BOOK_HEAD_BYTES: usize = 512;
 
-/// Encodes a notice. `id` is the reader's cursor, for server-sent events. It is never compressed: that would serve one
-/// reader only.
+/// Encodes a notice. Its cursor is its `id` in [`Form::Sse`]. It is never compressed: that would serve one reader only.
 pub fn encode_notice(form: Form, notice: &Notice) -> Bytes {
     let form = form.uncompressed().map_or(form, |(plain, _)| plain);
     let mut out = Vec::with_capacity(160);
@@ -221,7 +220,7 @@ pub fn encode_notice(form: Form, notice: &Notice) -> Bytes {
     match form {
         Form::Sse | Form::SseNoId => {
             out.extend_from_slice(b"event: notice\n");
-            if let Some(cursor) = notice.cursor() {
+            if let Some(cursor) = notice.cursor().filter(|_| form == Form::Sse) {
                 out.extend_from_slice(b"id: ");
                 out.extend_from_slice(cursor.as_bytes());
                 out.push(b'\n');

@@ -26,6 +26,8 @@ pub(crate) struct Due {
     pub(crate) conflated: u64,
     /// The reader is to have every event of the topic.
     pub(crate) every: bool,
+    /// The subscription begins with it.
+    pub(crate) begins: bool,
 }
 
 /// See [`Due::sub`].
@@ -60,6 +62,7 @@ impl Hub {
                 place: 0,
                 conflated: 0,
                 every: true,
+                begins: false,
             });
         }
         if let Some((frame, _)) = session.backlog.get(EVENTS_MAX) {
@@ -72,9 +75,11 @@ impl Hub {
             let topic = &mut self.topics[sub.topic as usize];
             let every = options.wants_every(topic.class);
             let limited = options.interval_nanos > 0 && !every;
+            let mut begins = sub.fresh;
             let mut push = |frame: &Arc<Frame>, place: u64, conflated: u64| {
                 let fields = options.fields;
-                due.push(Due { sub: *index, frame: Arc::clone(frame), fields, place, conflated, every });
+                let begins = std::mem::take(&mut begins);
+                due.push(Due { sub: *index, frame: Arc::clone(frame), fields, place, conflated, every, begins });
             };
             // What follows one by one from here on, if anything.
             let mut from = sub.place;

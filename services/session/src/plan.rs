@@ -6,16 +6,20 @@
 //!
 //! Which messages move the reader's cursor (and carry an `id` over server-sent events) follows from the same promise: one
 //! does if, with it, everything of the event channels up to its place has been sent, that of joins on their way included.
+//! An `id` waits besides until all that a subscription begins with is out (past events; the snapshots of topics of which
+//! every event is wanted): who resumes gets what comes after the `id`, and not those again. Elsewhere the reader knows that
+//! by `subscribed`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ticker_market::{Kind, Time};
+use ticker_market::{Class, Kind, Time};
 use ticker_proto::frame::encode_notice;
 use ticker_proto::{Encoded, Fields, Form, Frame, Notice};
 
 use crate::collect::{BACKLOG, Collected};
 use crate::hub::{Hub, SessionId};
+use crate::join::Wanted;
 use crate::session::{Beginning, Bucket, Ending, Mode, Saying, Session};
 
 /// One or more whole messages for a reader.
@@ -86,6 +90,8 @@ struct Draft<'a> {
     /// Events conflated since the last heartbeat, once this is sent.
     conflated: u64,
     room: Option<Bucket>,
+    /// Beginnings that a reader of server-sent events has still to be given once this is sent; see [`Hub::owed`].
+    owed: usize,
 }
 
 impl Draft<'_> {
@@ -106,7 +112,7 @@ impl Draft<'_> {
     }
 
     fn event(&mut self, frame: Arc<Frame>, fields: Fields, moves: bool, effect: Effect) {
-        let form = if self.form == Form::Sse && !moves { Form::SseNoId } else { self.form };
+        let form = self.form_of(moves && self.owed == 0);
         let moves = if moves { frame.event.seq } else { 0 };
         let body = match frame.narrowed(form, fields) {
             Some(narrowed) => Body::Own(narrowed),
@@ -115,8 +121,14 @@ impl Draft<'_> {
         self.push(body, true, moves, effect);
     }
 
-    fn notice(&mut self, notice: &Notice, moves: u64, effect: Effect) {
-        self.push(Body::Own(Encoded::one(encode_notice(self.form, notice))), false, moves, effect);
+    /// `id`: it may be resumed at.
+    fn notice(&mut self, notice: &Notice, moves: u64, id: bool, effect: Effect) {
+        let form = self.form_of(id && self.owed == 0);
+        self.push(Body::Own(Encoded::one(encode_notice(form, notice))), false, moves, effect);
+    }
+
+    fn form_of(&self, id: bool) -> Form {
+        if self.form == Form::Sse && !id { Form::SseNoId } else { self.form }
     }
 }
 
@@ -127,10 +139,11 @@ impl Hub {
     pub fn plan(&mut self, id: SessionId, budget: usize, now: Time, out: &mut Vec<Outgoing>) {
         out.clear();
         let Some(key) = self.key(id) else { return };
-        let session = &mut self.sessions[key];
-        if session.ended {
+        if self.sessions[key].ended {
             return;
         }
+        let owed = if self.sessions[key].opening.form == Form::Sse { self.owed(key) } else { 0 };
+        let session = &mut self.sessions[key];
         session.more = false;
         if let Some(bucket) = &mut session.bucket {
             bucket.fill(now);
@@ -143,6 +156,7 @@ impl Hub {
             cursor: session.cursor,
             conflated: session.conflated,
             room: session.bucket.as_deref().copied(),
+            owed,
         };
         self.plan_before(key, &mut draft);
         let whole = self.sessions[key].ending.is_none() && self.plan_data(key, now, &mut draft);
@@ -246,11 +260,12 @@ impl Hub {
                 Beginning::Gap(topic) => {
                     let reason = if topic.is_some() { "cursor_expired" } else { "epoch_changed" };
                     let topic = topic.as_ref().map(ToString::to_string);
-                    draft.notice(&Notice::Gap { topic, reason: reason.into() }, 0, Effect::Before);
+                    draft.notice(&Notice::Gap { topic, reason: reason.into() }, 0, false, Effect::Before);
                 }
                 Beginning::Welcome => {
                     let seq = self.standing(key);
-                    draft.notice(&self.welcome(self.cursor_of(seq)), seq, Effect::Before);
+                    let id = seq <= self.sent_up_to(key);
+                    draft.notice(&self.welcome(self.cursor_of(seq)), seq, id, Effect::Before);
                 }
             }
         }
@@ -292,6 +307,7 @@ impl Hub {
             let last_of_seq = rest.peek().is_none_or(|n| n.frame.event.seq != seq);
             let moves = d.frame.event.kind != Kind::Snapshot && last_of_seq && seq > draft.cursor && seq <= safe;
             draft.conflated += d.conflated;
+            draft.owed = draft.owed.saturating_sub(usize::from(d.begins && d.every));
             let effect = match d.sub {
                 BACKLOG => Effect::Backlog,
                 sub => Effect::Sub { sub, place: d.place, conflated: d.conflated },
@@ -312,32 +328,34 @@ impl Hub {
         // With event-channel events still to come, the cursor stays where the last message before them put it.
         let end = if whole { joined(session).min(self.position) } else { self.standing(key) };
         let mut seq = end.max(draft.cursor);
+        let id = whole || seq <= self.sent_up_to(key);
         if session.heartbeat {
             let notice = Notice::Heartbeat { cursor: self.cursor_of(seq), conflated: draft.conflated };
-            draft.notice(&notice, seq, Effect::Heartbeat);
+            draft.notice(&notice, seq, id, Effect::Heartbeat);
         }
         for saying in &session.after {
             match saying {
-                Saying::Notice(notice) => draft.notice(notice, 0, Effect::After),
+                Saying::Notice(notice) => draft.notice(notice, 0, false, Effect::After),
                 // What was asked for must be on its way before it is confirmed.
                 Saying::Subscribed { .. } if !whole => break,
-                Saying::Subscribed { id, topics } => {
+                Saying::Subscribed { id: request, topics } => {
                     // Other requests that are on their way stand where they began: they do not hold this one back.
                     seq = seq.max(self.position);
-                    let notice = Notice::Subscribed { id: *id, topics: topics.clone(), cursor: self.cursor_of(seq) };
-                    draft.notice(&notice, seq, Effect::After);
+                    let notice =
+                        Notice::Subscribed { id: *request, topics: topics.clone(), cursor: self.cursor_of(seq) };
+                    draft.notice(&notice, seq, id, Effect::After);
                 }
                 Saying::Goodbye { reason, retry_ms } => {
                     let (reason, retry_ms) = (reason.clone(), *retry_ms);
                     let notice = Notice::Goodbye { reason, cursor: self.cursor_of(seq), retry_ms };
-                    draft.notice(&notice, seq, Effect::After);
+                    draft.notice(&notice, seq, id, Effect::After);
                 }
             }
         }
         if let Some(ending) = &session.ending {
             let (code, message) = (ending.code.as_str().to_owned(), ending.message.clone());
             let cursor = Some(self.cursor_of(seq));
-            draft.notice(&Notice::Error { id: None, code, message, cursor }, seq, Effect::Ending);
+            draft.notice(&Notice::Error { id: None, code, message, cursor }, seq, id, Effect::Ending);
         }
     }
 
@@ -348,12 +366,38 @@ impl Hub {
             // Whoever is cut off before it hears of a gap must come to it again.
             return session.cursor;
         }
-        let older = session.backlog.front().map_or(u64::MAX, |(f, _)| f.event.seq - 1);
-        let mut seq = joined(session).min(older).min(self.undelivered(session));
+        let mut seq = self.sent_up_to(key);
         // A reader who only resumes stands where it says, even if that is ahead of this hub.
         let ahead = session.joins.iter().map(|j| j.from.filter(|_| session.subs.is_empty())).min().flatten();
         seq = seq.min(ahead.unwrap_or(0).max(self.position));
         seq.max(session.cursor)
+    }
+
+    /// The place up to which everything has been sent that is due of event channels, past events that were asked for
+    /// included; beyond all if nothing is due.
+    fn sent_up_to(&self, key: usize) -> u64 {
+        let session = &self.sessions[key];
+        let older = session.backlog.front().map_or(u64::MAX, |(f, _)| f.event.seq - 1);
+        joined(session).min(older).min(self.undelivered(session))
+    }
+
+    /// What the reader has still to be given before it can resume at any place at all: requests with past events or with
+    /// snapshots of topics of which it wants every event, and such snapshots that are due.
+    fn owed(&self, key: usize) -> usize {
+        let session = &self.sessions[key];
+        let joins = session.joins.iter().filter(|j| {
+            let begins = |w: &&Wanted| match self.topics[w.topic as usize].class {
+                Class::Event => j.recent > 0,
+                _ => !w.options.conflate,
+            };
+            !j.dormant && j.topics.iter().filter(|w| w.after.is_none()).any(|w| begins(&w))
+        });
+        let subs = session.dirty.iter().filter(|at| {
+            let sub = &session.subs[**at as usize];
+            let topic = &self.topics[sub.topic as usize];
+            sub.fresh && topic.last.is_some() && session.options_of(**at as usize).wants_every(topic.class)
+        });
+        joins.count() + subs.count()
     }
 
     /// The place before the first event-channel event that a session's subscriptions have not sent; beyond all if there is

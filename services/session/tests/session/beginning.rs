@@ -139,6 +139,29 @@ fn promise_3_a_cursor_from_an_edge_that_is_ahead_is_waited_for_and_refused_if_it
 }
 
 #[test]
+fn promise_3_server_sent_events_have_no_id_before_all_that_resuming_would_not_bring_again_is_there() {
+    for (held, cut) in [false, true].into_iter().flat_map(|held| (0..9).map(move |cut| (held, cut))) {
+        let mut world = world();
+        happen_well(&mut world, 5);
+        if held {
+            let keeper = world.reader("keeper", Form::Json);
+            world.subscribe(keeper, to(&[BOOK, TRADE])).expect("good");
+        }
+        world.settle();
+        let at = world.reader("r", Form::Sse);
+        let request = Subscribe { conflate: Some(false), recent: Some(3), ..to(&[BOOK, TRADE]) };
+        world.subscribe(at, request).expect("good");
+        world.pass_cut(at, cut);
+        let has_begun = seqs(&world, at, TRADE).len() == 3 && seqs(&world, at, BOOK).len() == 1;
+        assert!(has_begun || world.readers[at].sse_id.is_none(), "held: {held}, {cut} messages");
+        world.reconnect(at);
+        world.converge();
+        assert!(world.readers[at].views[&BOOK.parse().expect("a topic")].valid, "held: {held}, {cut} messages");
+        assert!(world.readers[at].sse_id.is_some());
+    }
+}
+
+#[test]
 fn promise_3_a_book_that_the_reader_holds_gives_the_updates_since() {
     let mut world = world();
     let keeper = world.reader("keeper", Form::Json);

@@ -247,6 +247,12 @@ impl Reader {
         assert!(self.sse_id <= Some(seq), "{}: ids only rise: {:?}, then {seq}", self.name, self.sse_id);
         self.sse_id = Some(seq);
         self.safe(tapes, seq + 1, true, "id");
+        for (topic, view) in &self.views {
+            // Who resumes here gets what comes after, and no snapshot.
+            let begins = view.every && view.pos.is_none() && topic.channel.class() != Class::Event;
+            let nothing = tapes[&self.epoch].last_at(topic, seq).is_none();
+            assert!(!begins || nothing, "{}: id {seq} before {topic} has begun", self.name);
+        }
     }
 
     fn event(&mut self, tapes: &Tapes, event: Event, keys: Option<Vec<String>>, now: Time) {
