@@ -21,6 +21,9 @@ pub(crate) struct Tracker {
     ahead: HashMap<Arc<Topic>, u64>,
     /// The same of connections that were lost: going on from the cursor brings it again, and the caller has had it.
     had: HashMap<Arc<Topic>, u64>,
+    /// Where they are: the place of the newest event. Another topic's event of the same place may still be to come (a book
+    /// has one, and what is derived from it), so the cursor gets there only with what comes after it.
+    newest: u64,
     /// Are the events of every channel resumed one by one (`conflate: false`)?
     every: bool,
     /// Does the transport tell the cursor itself (the `id` of server-sent events, the cursor of a poll)?
@@ -83,7 +86,14 @@ impl Tracker {
                 self.ahead.insert(Arc::clone(&event.topic), event.seq);
             }
         }
-        if !stays {
+        if !stays && self.every {
+            if event.seq > self.newest {
+                self.advance(self.newest);
+                self.ahead.clear();
+                self.newest = event.seq;
+            }
+            self.ahead.insert(Arc::clone(&event.topic), event.seq);
+        } else if !stays {
             self.advance(event.seq);
         }
         true
@@ -96,18 +106,14 @@ impl Tracker {
                 // Where there is only one subscription its answer has no id.
                 self.joining.retain(|j| j != id && *id != 0);
             }
-            Notice::Gap { topic: None, reason } if reason == EPOCH_CHANGED => {
-                self.ahead.clear();
-                self.had.clear();
-            }
+            Notice::Gap { topic: None, reason } if reason == EPOCH_CHANGED => self.begin_anew(),
             // The head of the tape, not a place that this reader has reached: it counts only for who has none yet, or
             // when older places mean nothing any more.
             Notice::Welcome { cursor, .. } => {
                 let epoch = cursor.parse::<Cursor>().ok().map(|c| c.epoch);
                 let other = self.place.as_ref().is_some_and(|p| Some(&p.epoch) != epoch.as_ref());
                 if other {
-                    self.ahead.clear();
-                    self.had.clear();
+                    self.begin_anew();
                 }
                 if !self.told && (self.text.is_none() || other) {
                     self.set(cursor);
@@ -125,7 +131,15 @@ impl Tracker {
                 _ => self.set(&cursor.to_string()),
             }
         }
+        let place = self.place.as_ref().map_or(0, |p| p.seq);
+        self.ahead.retain(|_, ahead| *ahead > place);
+    }
+
+    /// Places of the epoch before mean nothing any more.
+    fn begin_anew(&mut self) {
         self.ahead.clear();
+        self.had.clear();
+        self.newest = 0;
     }
 
     fn advance(&mut self, seq: u64) {
@@ -188,6 +202,22 @@ mod tests {
         assert!(tracker.event(&event("trade/x/A", 51, "update")));
         tracker.notice(&subscribed(1, "e-101"));
         assert_eq!(tracker.text(), Some("e-101"));
+    }
+
+    #[test]
+    fn where_topics_share_a_place_the_cursor_waits_until_it_is_whole() {
+        let mut tracker = Tracker::new(None, false, true);
+        tracker.notice(&welcome("e-5"));
+        assert!(tracker.event(&event("book/x/A", 11, "update")));
+        assert_eq!(tracker.text(), Some("e-5"), "what is derived from it may be to come");
+        assert!(tracker.event(&event("book-10/x/A", 11, "update")));
+        assert!(tracker.event(&event("book/x/A", 12, "update")));
+        assert_eq!(tracker.text(), Some("e-11"));
+        tracker.lost();
+        assert!(!tracker.event(&event("book/x/A", 12, "update")), "had before");
+        assert!(tracker.event(&event("book-10/x/A", 12, "update")));
+        tracker.notice(&Notice::Heartbeat { cursor: "e-12".into(), conflated: 0 });
+        assert_eq!(tracker.text(), Some("e-12"));
     }
 
     #[test]

@@ -130,5 +130,9 @@ impl ShardHandle {
     }
 }
 
+/// Needs of all shards that wait for upstream, at most; beyond that they wait in their shard's hub, which keeps no more of
+/// them than its sessions have topics and requests.
+pub(crate) const NEEDS_MAX: usize = 4_096;
+
 /// What a shard tells upstream: who it is, and what it needs.
-pub(crate) type Needs = mpsc::UnboundedSender<(usize, Need)>;
+pub(crate) type Needs = mpsc::Sender<(usize, Need)>;

@@ -88,7 +88,7 @@ impl Edge {
         let count = config.shard_count();
         let uses_ring = uses_ring(config.io)?;
         let (listeners, local_addr) = listen(config.listen, count)?;
-        let (needs, needs_taken) = mpsc::unbounded_channel();
+        let (needs, needs_taken) = mpsc::channel(command::NEEDS_MAX);
         let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
         let readers = Arc::new(AtomicUsize::new(0));
         let (done_sender, done) = mpsc::channel(1);
@@ -268,6 +268,16 @@ fn describe_metrics() {
         "ticker_edge_shard_queue_full_total",
         Unit::Count,
         "Times that somebody waited for a shard's queue."
+    );
+    describe_counter!(
+        "ticker_edge_needs_full_total",
+        Unit::Count,
+        "Passes after which needs stayed in a shard, because too many waited for upstream."
+    );
+    describe_counter!(
+        "ticker_edge_interest_full_total",
+        Unit::Count,
+        "Changes of interest that waited for an earlier one to reach the fanout."
     );
     describe_counter!(
         "ticker_edge_handovers_refused_total",

@@ -14,6 +14,7 @@ use slab::Slab;
 use ticker_market::Time;
 use ticker_session::{Ending, Hub, Limits, Outgoing, SessionId};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::clock::Clock;
 use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, ShardHandle, Upstream};
@@ -46,6 +47,9 @@ pub(crate) const HEAD_MILLIS_MAX: i64 = 10_000;
 
 /// How long a reader may take to go once all has been said.
 pub(crate) const CLOSING_MILLIS_MAX: i64 = 2_000;
+
+/// Needs that upstream had no room for are told after so long.
+const NEEDS_RETRY_MILLIS: i64 = 10;
 
 /// How long readers have to take their goodbye when the edge drains.
 const DRAIN_MILLIS_MAX: i64 = 3_000;
@@ -135,6 +139,7 @@ pub(crate) struct Counts {
     deflated_events: u64,
     deflated_from: u64,
     deflated_to: u64,
+    needs_full: u64,
 }
 
 impl Counts {
@@ -161,6 +166,7 @@ struct Gauges {
     deflated_events: metrics::Counter,
     deflated_from: metrics::Counter,
     deflated_to: metrics::Counter,
+    needs_full: metrics::Counter,
     /// All shards' sessions, for whoever shows them.
     readers: Arc<AtomicUsize>,
     readers_before: usize,
@@ -180,7 +186,8 @@ impl Gauges {
             refused: metrics::counter!("ticker_edge_requests_refused_total", "shard" => shard.clone()),
             deflated_events: metrics::counter!("ticker_edge_deflated_events_total", "shard" => shard.clone()),
             deflated_from: metrics::counter!("ticker_edge_deflated_from_bytes_total", "shard" => shard.clone()),
-            deflated_to: metrics::counter!("ticker_edge_deflated_to_bytes_total", "shard" => shard),
+            deflated_to: metrics::counter!("ticker_edge_deflated_to_bytes_total", "shard" => shard.clone()),
+            needs_full: metrics::counter!("ticker_edge_needs_full_total", "shard" => shard),
             readers,
             readers_before: 0,
         }
@@ -197,6 +204,7 @@ impl Gauges {
         self.deflated_events.increment(counts.deflated_events);
         self.deflated_from.increment(counts.deflated_from);
         self.deflated_to.increment(counts.deflated_to);
+        self.needs_full.increment(counts.needs_full);
         self.sessions.set(sessions as f64);
         self.connections.set(connections as f64);
         self.readers.fetch_add(sessions.wrapping_sub(self.readers_before), Ordering::Relaxed);
@@ -303,13 +311,25 @@ impl Shard {
                 let pause = if took < SHORT_ROUND_NANOS { 0 } else { took.min(PAUSE_NANOS_MAX) };
                 self.next_round = self.now.plus_nanos(pause);
             }
-            for need in self.hub.take_needs() {
-                // Upstream outlives its shards but for the very end.
-                let _ = self.needs.send((self.index, need));
-            }
+            self.tell_needs();
             self.gauges.publish(&mut self.counts, self.hub.sessions(), self.conns.len());
             if self.is_drained() {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Tells upstream what readers need, as far as there is room: a shard never waits for it.
+    fn tell_needs(&mut self) {
+        while self.hub.has_needs() {
+            match self.needs.try_reserve() {
+                Ok(room) => room.send((self.index, self.hub.take_need().expect("there is one"))),
+                Err(TrySendError::Full(())) => {
+                    self.counts.needs_full += 1;
+                    return;
+                }
+                // Upstream outlives its shards but for the very end.
+                Err(TrySendError::Closed(())) => drop(self.hub.take_needs()),
             }
         }
     }
@@ -321,7 +341,9 @@ impl Shard {
         let round = self.hub.has_ready().then_some(self.next_round);
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let drain = self.draining.as_ref().map(|(at, _)| *at);
-        let next = timer.into_iter().chain(self.hub.next_timer()).chain(drain).chain(round).min()?;
+        // Nobody tells a shard that there is room for its needs again.
+        let needs = self.hub.has_needs().then(|| self.now.plus_millis(NEEDS_RETRY_MILLIS));
+        let next = timer.into_iter().chain(self.hub.next_timer()).chain(drain).chain(round).chain(needs).min()?;
         let nanos = u64::try_from(next.since(self.clock.now())).unwrap_or(0);
         // The kernel counts in milliseconds: rounded up, so that the time has come when it wakes us.
         Some(Duration::from_millis(nanos.div_ceil(1_000_000)))

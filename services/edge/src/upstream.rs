@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use ticker_market::{Data, Instrument, Pattern, Status};
+use ticker_market::{Data, Instrument, Pattern, Status, Topic};
 use ticker_proto::v1::relay_client::RelayClient;
 use ticker_proto::v1::{self};
 use ticker_proto::{Frame, convert};
@@ -23,6 +23,9 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Backfills under way at once; more wait.
 const BACKFILLS_MAX: usize = 16;
+
+/// Changes of interest that wait while one is on its way; what changes beyond them is put together.
+const INTERESTS_MAX: usize = 1;
 
 /// Delay before the stream is opened again: doubled each time, up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -51,6 +54,28 @@ impl Directory {
 /// The directory, shared.
 pub(crate) type SharedDirectory = Arc<RwLock<Directory>>;
 
+/// What the fanout has not been told yet: whether the stream is to carry a pattern. Never more than the patterns that
+/// readers want or wanted.
+#[derive(Debug, Default)]
+struct Changes(HashMap<Pattern, bool>);
+
+impl Changes {
+    fn put(&mut self, pattern: Pattern, carry: bool) {
+        // What was to be told, and is no longer so, is not told at all.
+        if self.0.get(&pattern).is_some_and(|before| *before != carry) {
+            self.0.remove(&pattern);
+        } else if carry || pattern.to_string() != OWN_INTEREST {
+            self.0.insert(pattern, carry);
+        }
+    }
+}
+
+/// One change of interest, on its way to the fanout.
+struct Interest {
+    add: Vec<String>,
+    remove: Vec<String>,
+}
+
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
@@ -70,15 +95,16 @@ enum StreamError {
 pub(crate) struct Link {
     pub(crate) client: RelayClient<Channel>,
     pub(crate) shards: Vec<ShardHandle>,
-    pub(crate) needs: mpsc::UnboundedReceiver<(usize, Need)>,
+    pub(crate) needs: mpsc::Receiver<(usize, Need)>,
     pub(crate) directory: SharedDirectory,
     pub(crate) linger: Duration,
     /// How many shards want each pattern.
     wants: HashMap<Pattern, u32>,
     /// Patterns that no shard wants any more, and until when they are held all the same.
     lingering: HashMap<Pattern, Instant>,
-    /// Patterns of which the fanout has sent something: after a break the stream goes on with those. What was wanted and
-    /// had not come yet is asked for anew, since a stream that goes on gives no snapshots.
+    /// Patterns of which the fanout has sent something, and has not said that it no longer does: after a break the stream
+    /// goes on with those, also with what nobody wants any more, since the shards hold it until they hear that it is
+    /// removed. What was wanted and had not come yet is asked for anew, since a stream that goes on gives no snapshots.
     carried: HashSet<Pattern>,
     epoch: Option<Arc<str>>,
     position: u64,
@@ -89,7 +115,7 @@ impl Link {
     pub(crate) fn new(
         channel: Channel,
         shards: Vec<ShardHandle>,
-        needs: mpsc::UnboundedReceiver<(usize, Need)>,
+        needs: mpsc::Receiver<(usize, Need)>,
         directory: SharedDirectory,
         linger: Duration,
     ) -> Self {
@@ -133,7 +159,7 @@ impl Link {
                     () = tokio::time::sleep_until(until) => break,
                     Some((shard, need)) = self.needs.recv() => {
                         // What is wanted is asked for when the stream opens.
-                        self.take_need(shard, need, &mut Vec::new());
+                        self.take_need(shard, need, &mut Changes::default());
                     }
                 }
             }
@@ -144,22 +170,24 @@ impl Link {
     async fn follow(&mut self, component: &Component) -> Result<std::convert::Infallible, StreamError> {
         let name = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let cursor = self.epoch.as_ref().map(|e| format!("{e}-{}", self.position)).unwrap_or_default();
-        let wanted = self.wants.keys().chain(self.lingering.keys());
-        let (old, new): (Vec<&Pattern>, Vec<&Pattern>) =
-            wanted.partition(|p| cursor.is_empty() || self.carried.contains(*p));
+        let wanted = || self.wants.keys().chain(self.lingering.keys());
         let mut interest = vec![OWN_INTEREST.to_owned()];
-        interest.extend(old.into_iter().map(Pattern::to_string));
-        let new: Vec<String> = new.into_iter().map(Pattern::to_string).collect();
+        let mut changes = Changes::default();
+        if cursor.is_empty() {
+            interest.extend(wanted().map(Pattern::to_string));
+        } else {
+            interest.extend(self.carried.iter().map(Pattern::to_string));
+            wanted().filter(|p| !self.carried.contains(*p)).for_each(|p| changes.put(p.clone(), true));
+            let is_wanted = |p: &Pattern| self.wants.contains_key(p) || self.lingering.contains_key(p);
+            self.carried.iter().filter(|p| !is_wanted(p)).for_each(|p| changes.put(p.clone(), false));
+        }
         let request = v1::FollowRequest { stream: name.clone(), interest, cursor };
         let mut stream = self.client.follow(request).await.map_err(Box::new)?.into_inner();
-        let (changes, wanted) = mpsc::unbounded_channel();
-        if !new.is_empty() {
-            let _ = changes.send((new, Vec::new()));
-        }
+        let (interest, wanted) = mpsc::channel(INTERESTS_MAX);
         // Begins when the stream has said what it carries: until then an answer could not be told from that.
         let (begin, begun) = oneshot::channel();
         let set_interest = tokio::spawn(set_interest(self.client.clone(), name, begun, wanted));
-        let result = self.steps(&mut stream, &changes, begin, component).await;
+        let result = self.steps(&mut stream, &mut changes, &interest, begin, component).await;
         set_interest.abort();
         result
     }
@@ -167,7 +195,8 @@ impl Link {
     async fn steps(
         &mut self,
         stream: &mut tonic::Streaming<v1::FollowResponse>,
-        changes: &mpsc::UnboundedSender<(Vec<String>, Vec<String>)>,
+        changes: &mut Changes,
+        interest: &mpsc::Sender<Interest>,
         begin: oneshot::Sender<()>,
         component: &Component,
     ) -> Result<std::convert::Infallible, StreamError> {
@@ -179,6 +208,7 @@ impl Link {
         let lag = metrics::histogram!("ticker_edge_upstream_lag_seconds");
         let events_total = metrics::counter!("ticker_edge_upstream_events_total");
         let position = metrics::gauge!("ticker_edge_position");
+        let interest_full = metrics::counter!("ticker_edge_interest_full_total");
         loop {
             tokio::select! {
                 // What came is passed on before anything else is asked for.
@@ -190,6 +220,7 @@ impl Link {
                     for told in out.drain(..) {
                         match &told {
                             Upstream::Added { topics, .. } => self.note_carried(topics),
+                            Upstream::Removed(topics) => self.note_removed(topics),
                             Upstream::Opened { epoch, resumed, .. } => {
                                 if !resumed {
                                     self.carried.clear();
@@ -235,14 +266,26 @@ impl Link {
                     position.set(self.position as f64);
                 }
                 Some((shard, need)) = self.needs.recv() => {
-                    let mut add = Vec::new();
-                    self.take_need(shard, need, &mut add);
+                    self.take_need(shard, need, changes);
                     while let Ok((shard, need)) = self.needs.try_recv() {
-                        self.take_need(shard, need, &mut add);
+                        self.take_need(shard, need, changes);
                     }
-                    if !add.is_empty() {
-                        let _ = changes.send((add, Vec::new()));
+                    if !changes.0.is_empty() && interest.capacity() == 0 {
+                        interest_full.increment(1);
                     }
+                }
+                Ok(room) = interest.reserve(), if !changes.0.is_empty() => {
+                    let (add, remove): (Vec<_>, Vec<_>) = changes.0.drain().partition(|(_, carry)| *carry);
+                    for (pattern, _) in &remove {
+                        // Where another pattern keeps its topic, nobody will say that it is removed.
+                        let topic = pattern.exact();
+                        let mut others = self.wants.keys().chain(self.lingering.keys()).filter(|p| *p != pattern);
+                        if topic.is_some_and(|t| others.any(|p| p.matches(&t))) {
+                            self.carried.remove(pattern);
+                        }
+                    }
+                    let texts = |list: Vec<(Pattern, bool)>| list.iter().map(|(p, _)| p.to_string()).collect();
+                    room.send(Interest { add: texts(add), remove: texts(remove) });
                 }
                 _ = sweep.tick() => {
                     let now = Instant::now();
@@ -250,10 +293,7 @@ impl Link {
                         self.lingering.iter().filter(|(_, until)| **until <= now).map(|(p, _)| p.clone()).collect();
                     if !over.is_empty() {
                         self.lingering.retain(|_, until| *until > now);
-                        over.iter().for_each(|p| {
-                            self.carried.remove(p);
-                        });
-                        let _ = changes.send((Vec::new(), over.iter().map(Pattern::to_string).collect()));
+                        over.into_iter().for_each(|p| changes.put(p, false));
                     }
                     metrics::gauge!("ticker_edge_interest").set(self.wants.len() as f64);
                     metrics::gauge!("ticker_edge_interest_lingering").set(self.lingering.len() as f64);
@@ -269,6 +309,13 @@ impl Link {
         self.carried.extend(come);
     }
 
+    fn note_removed(&mut self, topics: &[Topic]) {
+        for topic in topics {
+            self.carried.remove(&Pattern::from(topic.clone()));
+        }
+        self.carried.retain(|p| p.exactness() == 3 || !topics.iter().any(|t| p.matches(t)));
+    }
+
     /// Waits until every shard has taken in what it was told: only then can readers be sent here.
     async fn reach_shards(&self) {
         for shard in &self.shards {
@@ -279,16 +326,16 @@ impl Link {
         }
     }
 
-    /// Takes a need in; a pattern that the stream does not carry yet is appended to `add`. What nobody wants any more
+    /// Takes a need in; a pattern that the stream does not carry yet is put into `changes`. What nobody wants any more
     /// lingers, and is let go by the sweep.
-    fn take_need(&mut self, shard: usize, need: Need, add: &mut Vec<String>) {
+    fn take_need(&mut self, shard: usize, need: Need, changes: &mut Changes) {
         match need {
             Need::Want(pattern) => {
                 let held = self.lingering.remove(&pattern).is_some();
                 let count = self.wants.entry(pattern.clone()).or_insert(0);
                 *count += 1;
                 if *count == 1 && !held {
-                    add.push(pattern.to_string());
+                    changes.put(pattern, true);
                 }
             }
             Need::Unwant(pattern) => {
@@ -357,16 +404,12 @@ async fn set_interest(
     mut client: RelayClient<Channel>,
     stream: String,
     begun: oneshot::Receiver<()>,
-    mut changes: mpsc::UnboundedReceiver<(Vec<String>, Vec<String>)>,
+    mut changes: mpsc::Receiver<Interest>,
 ) {
     if begun.await.is_err() {
         return;
     }
-    while let Some((mut add, mut remove)) = changes.recv().await {
-        while let Ok((more, less)) = changes.try_recv() {
-            add.extend(more);
-            remove.extend(less);
-        }
+    while let Some(Interest { add, remove }) = changes.recv().await {
         let request = v1::SetInterestRequest { stream: stream.clone(), add, remove };
         if let Err(status) = client.set_interest(request).await {
             // The stream's own end follows, and its next life asks for everything again.
@@ -375,7 +418,7 @@ async fn set_interest(
     }
 }
 
-fn page_of(answer: v1::BackfillResponse, topics: &[Arc<ticker_market::Topic>]) -> Result<Page, String> {
+fn page_of(answer: v1::BackfillResponse, topics: &[Arc<Topic>]) -> Result<Page, String> {
     let through: ticker_market::Cursor =
         answer.through.parse().map_err(|e: ticker_market::CursorError| e.to_string())?;
     let epoch: Arc<str> = through.epoch.as_str().into();
@@ -389,4 +432,28 @@ fn page_of(answer: v1::BackfillResponse, topics: &[Arc<ticker_market::Topic>]) -
         page.frames.push(Arc::new(Frame::new(event, Arc::clone(&epoch))));
     }
     Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_that_undo_each_other_are_not_told() {
+        let pattern = |text: &str| text.parse::<Pattern>().expect("a pattern");
+        let (quotes, trades) = (pattern("quote/*/*"), pattern("trade/*/*"));
+        let mut changes = Changes::default();
+        for _ in 0..1_000 {
+            changes.put(quotes.clone(), true);
+            changes.put(quotes.clone(), false);
+            changes.put(trades.clone(), false);
+            changes.put(trades.clone(), true);
+        }
+        assert!(changes.0.is_empty());
+        changes.put(quotes.clone(), true);
+        changes.put(trades.clone(), false);
+        // The edge itself goes on with what it follows for its lists.
+        changes.put(pattern(OWN_INTEREST), false);
+        assert_eq!(changes.0, HashMap::from([(quotes, true), (trades, false)]));
+    }
 }

@@ -18,6 +18,9 @@ use crate::topic::TopicState;
 /// The shortest delay of a `goodbye`.
 const RETRY_MS_MIN: u32 = 250;
 
+/// Fewer needs are never looked through; see [`Hub::need`].
+const NEEDS_MAX_LEAST: usize = 1_024;
+
 /// Names a session for as long as the hub lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SessionId {
@@ -81,7 +84,10 @@ pub struct Hub {
     pub(crate) ahead: BTreeSet<usize>,
     /// How many subscriptions want each pattern.
     pub(crate) wants: HashMap<Pattern, u32>,
-    pub(crate) needs: Vec<Need>,
+    /// Not taken yet, in order; see [`Hub::need`].
+    pub(crate) needs: VecDeque<Need>,
+    /// At so many the needs are looked through for those that undo each other.
+    needs_max: usize,
     /// Which session a backfill is for.
     pub(crate) tickets: HashMap<u64, usize>,
     pub(crate) tickets_given: u64,
@@ -109,7 +115,8 @@ impl Hub {
             sessions: Slab::new(),
             ahead: BTreeSet::new(),
             wants: HashMap::new(),
-            needs: Vec::new(),
+            needs: VecDeque::new(),
+            needs_max: NEEDS_MAX_LEAST,
             tickets: HashMap::new(),
             tickets_given: 0,
             ready: Vec::new(),
@@ -390,7 +397,18 @@ impl Hub {
 
     /// Takes what is needed from upstream.
     pub fn take_needs(&mut self) -> Vec<Need> {
-        std::mem::take(&mut self.needs)
+        std::mem::take(&mut self.needs).into()
+    }
+
+    /// Takes the first of what is needed. What the owner leaves here is bounded: at most one need for each pattern that its
+    /// sessions want or wanted, and one for each session with older events to come (twice as many for a while).
+    pub fn take_need(&mut self) -> Option<Need> {
+        self.needs.pop_front()
+    }
+
+    /// Is something needed from upstream?
+    pub fn has_needs(&self) -> bool {
+        !self.needs.is_empty()
     }
 
     /// Has the session begun all that it asked for, and was told so?
@@ -474,11 +492,32 @@ impl Hub {
         index
     }
 
+    /// Adds a need. Where the owner takes none for long, those that undo each other go.
+    pub(crate) fn need(&mut self, need: Need) {
+        if self.needs.len() >= self.needs_max {
+            // Of each pattern they come in turn, so an even number of them says nothing.
+            let mut odd: HashMap<Pattern, bool> = HashMap::new();
+            for need in &self.needs {
+                if let Need::Want(pattern) | Need::Unwant(pattern) = need {
+                    *odd.entry(pattern.clone()).or_default() ^= true;
+                }
+            }
+            let tickets = &self.tickets;
+            self.needs.retain(|need| match need {
+                // The first says it, and no other.
+                Need::Want(pattern) | Need::Unwant(pattern) => odd.insert(pattern.clone(), false) == Some(true),
+                Need::Backfill { ticket, .. } => tickets.contains_key(ticket),
+            });
+            self.needs_max = NEEDS_MAX_LEAST.max(2 * self.needs.len());
+        }
+        self.needs.push_back(need);
+    }
+
     pub(crate) fn want(&mut self, pattern: &Pattern) {
         let count = self.wants.entry(pattern.clone()).or_insert(0);
         *count += 1;
         if *count == 1 {
-            self.needs.push(Need::Want(pattern.clone()));
+            self.need(Need::Want(pattern.clone()));
         }
     }
 
@@ -487,7 +526,7 @@ impl Hub {
             *count -= 1;
             if *count == 0 {
                 self.wants.remove(pattern);
-                self.needs.push(Need::Unwant(pattern.clone()));
+                self.need(Need::Unwant(pattern.clone()));
             }
         }
     }

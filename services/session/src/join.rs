@@ -266,14 +266,14 @@ impl Hub {
         self.tickets_given += 1;
         let ticket = self.tickets_given;
         let recent = if from.is_none() { count } else { 0 };
-        self.needs.push(Need::Backfill {
+        self.tickets.insert(ticket, key);
+        self.need(Need::Backfill {
             ticket,
             topics: topics.iter().map(|t| Arc::clone(&self.topics[*t as usize].topic)).collect(),
             from,
             recent,
             limit: if recent > 0 { recent.saturating_mul(topics.len() as u32) } else { count },
         });
-        self.tickets.insert(ticket, key);
         self.sessions[key].joins[at].ticket = Some(ticket);
         Step::Wait
     }

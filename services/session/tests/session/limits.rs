@@ -3,7 +3,7 @@
 use ticker_market::Time;
 use ticker_proto::message::{Limit, Ping, Request, Subscribe, Unsubscribe};
 use ticker_proto::{Code, Form};
-use ticker_session::{Hub, Limits, Mode, Opening, SessionId};
+use ticker_session::{Hub, Limits, Mode, Need, Opening, SessionId};
 
 use crate::tape::instrument;
 
@@ -132,4 +132,36 @@ fn a_session_that_is_gone_is_nobody() {
     assert_ne!(new, id);
     hub.close(id);
     assert_eq!(hub.sessions(), 1);
+}
+
+#[test]
+fn needs_that_nobody_takes_are_bounded_and_say_the_same() {
+    let (mut hub, _) = hub(Limits::default());
+    let opening = Opening { form: Form::Json, mode: Mode::Stream };
+    let topics = ["quote/kraken/AAA", "trade/kraken/AAA", "trade/*/BBB"];
+    let mut wanted = std::collections::BTreeMap::<String, i32>::new();
+    let mut taken = 0;
+    for round in 0..5_000 {
+        let id = hub.open(opening, NOW).expect("room");
+        hub.request(id, Request::Subscribe(subscribe(&topics[round % 3..])), NOW).expect("good");
+        let last = round == 4_999;
+        if !last {
+            hub.close(id);
+        }
+        // Now and then somebody takes a few, and all in the end.
+        let most = if last { usize::MAX } else { 7 * usize::from(round % 1_000 == 500) };
+        for _ in 0..most {
+            taken += 1;
+            match hub.take_need() {
+                Some(Need::Want(p)) => *wanted.entry(p.to_string()).or_default() += 1,
+                Some(Need::Unwant(p)) => *wanted.entry(p.to_string()).or_default() -= 1,
+                Some(Need::Backfill { .. }) => {}
+                None => break,
+            }
+            assert!(wanted.values().all(|n| (0..=1).contains(n)), "wanted twice, or not wanted: {wanted:?}");
+        }
+    }
+    assert!(taken <= 1_100, "{taken} needs");
+    let wanted: Vec<&str> = wanted.iter().filter(|(_, n)| **n == 1).map(|(p, _)| p.as_str()).collect();
+    assert_eq!(wanted, ["trade/*/BBB", "trade/kraken/AAA"], "what the last reader wants");
 }
