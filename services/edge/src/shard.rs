@@ -27,7 +27,10 @@ const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
 /// Connections that one pass accepts, at most, so that those who are here are not kept waiting.
-const ACCEPTS_PER_PASS: usize = 256;
+const ACCEPTS_PER_PASS: usize = 64;
+
+/// Sockets that one pass looks at, at most, likewise: when thousands come at once, each asks for much.
+const EVENTS_PER_PASS: usize = 256;
 
 /// Commands that one pass takes, at most, likewise.
 const COMMANDS_PER_PASS: usize = 1_024;
@@ -276,7 +279,7 @@ impl Shard {
         if self.uses_ring {
             self.ring = Some(Ring::open()?);
         }
-        let mut events = Events::with_capacity(1_024);
+        let mut events = Events::with_capacity(EVENTS_PER_PASS);
         let mut ready = Vec::new();
         loop {
             let timeout = self.timeout();
