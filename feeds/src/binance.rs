@@ -1,11 +1,12 @@
-//! Binance spot (developers.binance.com/docs/binance-spot-api-docs/web-socket-streams).
+//! Binance: spot (developers.binance.com/docs/binance-spot-api-docs/web-socket-streams) and the two futures markets,
+//! USD-M and COIN-M (…/docs/derivatives/usds-margined-futures/websocket-market-streams and …/coin-margined-futures/…),
+//! which differ from it in the sequence of their differences ([`Market`]).
 //!
 //! The subscription is in the URL. A book is a REST snapshot and the differences that continue it (see
-//! [`DIFFS_BUFFERED_MAX`]); a gap concerns one symbol alone, whose snapshot is fetched again. Levels outside the
+//! [`DIFFS_BUFFERED_MAX`](crate::depth::DIFFS_BUFFERED_MAX)); a gap concerns one symbol alone, whose snapshot is fetched again. Levels outside the
 //! snapshot are unknown to it until they change.
 
-mod depth;
-mod symbols;
+mod market;
 mod wire;
 
 use std::collections::VecDeque;
@@ -16,25 +17,28 @@ use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
 
-pub use self::depth::{DIFFS_BUFFERED_MAX, LEVELS_BUFFERED_MAX};
-pub use self::symbols::QUOTE_ASSETS;
+pub use self::market::Market;
 
-use self::depth::{DepthSync, Diff, Misfit, Step};
-use self::symbols::{by_suffix, native, query};
 use self::wire::{
     AggTrade, BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Head, Refusal, SymbolInfo, WireTrade,
 };
+use crate::depth::{DepthSync, Diff, Misfit, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::Resync;
 use crate::roster::{INSTRUMENTS_MAX, Roster, Steps};
+use crate::symbols::query;
 use crate::wire::{Quoted, is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
-/// Snapshots fetched in any minute, at most: one with 5000 levels weighs 250 of the 6000 that an address has a minute.
+/// Snapshots fetched in any minute, at most: one with 5000 levels weighs 250 of the 6000 that an address has a minute on
+/// spot, one with 1000 levels 20 of 2400 on futures.
 pub const SNAPSHOTS_PER_MINUTE_MAX: usize = 20;
 
-/// Levels a side in a fetched snapshot: the most that the venue gives.
+/// Levels a side in a fetched snapshot of spot: the most that the venue gives.
 pub const SNAPSHOT_LEVELS: usize = 5_000;
+
+/// Levels a side in a fetched snapshot of futures: the most that the venue gives.
+pub const FUTURES_SNAPSHOT_LEVELS: usize = 1_000;
 
 /// A quiet symbol's snapshot is fetched so many milliseconds after the connection opened; others at their first
 /// difference.
@@ -43,12 +47,16 @@ pub const SNAPSHOT_DELAY_MS: i64 = 1_000;
 /// Symbols on one connection: three streams each, of the 1024 that it may have.
 pub const SYMBOLS_MAX: usize = 341;
 
+/// Symbols on one connection to COIN-M, which may have 200 streams.
+pub const COINM_SYMBOLS_MAX: usize = 66;
+
 /// Symbols of `exchangeInfo` that are remembered.
 pub const SYMBOLS_KNOWN_MAX: usize = 20_000;
 
-/// The decoder of Binance's spot market.
+/// The decoder of one of Binance's markets.
 #[derive(Debug)]
 pub struct Binance {
+    market: Market,
     roster: Roster,
     /// What only Binance keeps of an instrument, by its number.
     own: Vec<Own>,
@@ -61,7 +69,7 @@ pub struct Binance {
     newest: Option<Conn>,
 }
 
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 struct Own {
     sync: DepthSync,
     trades: TradeStream,
@@ -79,12 +87,18 @@ enum TradeStream {
 }
 
 impl Binance {
-    /// For these symbols in normal form; none for whatever comes.
+    /// Of spot, for these symbols in normal form; none for whatever comes.
     pub fn new(symbols: &[String]) -> Self {
+        Self::of(Market::Spot, symbols)
+    }
+
+    /// Of that market, for these symbols in normal form; none for whatever comes.
+    pub fn of(market: Market, symbols: &[String]) -> Self {
         let ways = Ways { integrity: Integrity::Sequenced, quotes: QuoteSource::Ticker };
-        let roster = Roster::new("binance", ways, symbols);
-        let asked_for = |symbol: &CompactString| (native(symbol), (symbol.clone(), Steps::default()));
+        let roster = Roster::new(market.venue(), ways, symbols);
+        let asked_for = |symbol: &CompactString| (market.native(symbol), (symbol.clone(), Steps::default()));
         Self {
+            market,
             known: roster.wanted().iter().map(asked_for).collect(),
             roster,
             own: Vec::new(),
@@ -100,11 +114,13 @@ impl Binance {
     }
 
     fn keep(&mut self, native: &str, out: &mut Out) -> Option<(&mut Keeper, &mut Own)> {
-        let describe = || self.known.get(native).cloned().unwrap_or_else(|| (by_suffix(native), Steps::default()));
+        let market = self.market;
+        let describe = || self.known.get(native).cloned().unwrap_or_else(|| (market.by_name(native), Steps::default()));
         let keeper = self.roster.keep(native, describe, out)?;
         let number = keeper.number() as usize;
         if self.own.len() <= number {
-            self.own.resize(number + 1, Own::default());
+            let own = Own { sync: DepthSync::new(market.rule()), trades: TradeStream::Unknown, ticker_update: 0 };
+            self.own.resize(number + 1, own);
         }
         Some((keeper, &mut self.own[number]))
     }
@@ -121,12 +137,15 @@ impl Binance {
         };
         let stream = envelope.stream.split_once('@').map_or("", |(_, stream)| stream);
         match (stream, &*envelope.e) {
-            ("depth" | "depth@100ms", _) | ("", "depthUpdate") => {
+            ("depth" | "depth@100ms" | "depth@0ms", _) | ("", "depthUpdate") => {
                 self.depth(conn, serde_json::from_str(payload)?, recv, out);
             }
             ("bookTicker", _) => self.book_ticker(conn, &serde_json::from_str(payload)?, recv, out),
             ("trade", _) | ("", "trade") => {
                 let trade: WireTrade<'_> = serde_json::from_str(payload)?;
+                if !trade.is_of_the_market() {
+                    return Ok(());
+                }
                 self.trade(
                     conn,
                     TradeStream::Trade,
@@ -190,7 +209,8 @@ impl Binance {
         keeper.heard(conn, recv, out);
         let ts = Some(Time::from_millis(update.event_ms));
         let levels = Levels { bids: update.b.0, asks: update.a.0, ..Levels::default() };
-        let diff = Diff { first: update.first, last: update.last, levels, ts };
+        let before = update.before.unwrap_or(update.first.saturating_sub(1));
+        let diff = Diff { before, last: update.last, conn, levels, ts };
         // While one connection replaces another both deliver, and what the other one told already is old. The newer one
         // has the book as soon as its differences reach what the book has.
         match own.sync.diff(diff) {
@@ -209,8 +229,8 @@ impl Binance {
                     keeper.resync.request(recv);
                 }
             }
-            Step::Gap { expected, first } => {
-                let detail = format!("update {first} came, {expected} was expected");
+            Step::Gap { last, before } => {
+                let detail = format!("what follows update {before} came, the book is at {last}");
                 keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp { ts, recv }, out);
             }
         }
@@ -226,8 +246,7 @@ impl Binance {
         own.ticker_update = ticker.u;
         let bid = side_of_quote(ticker.bid.0, ticker.bid_size.0);
         let ask = side_of_quote(ticker.ask.0, ticker.ask_size.0);
-        // The stream gives no time.
-        keeper.ticker(bid, ask, Stamp { ts: None, recv }, out);
+        keeper.ticker(bid, ask, Stamp { ts: ticker.made_ms.map(Time::from_millis), recv }, out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of two streams that differ in their names only")]
@@ -290,8 +309,8 @@ impl Binance {
                 }
             }
             Err(Misfit::TooOld { .. }) => keeper.resync.request(recv),
-            Err(Misfit::Hole { expected, first }) => {
-                let detail = format!("update {first} came, {expected} was expected");
+            Err(Misfit::Hole { last, before }) => {
+                let detail = format!("what follows update {before} came after {last}");
                 keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(recv), out);
             }
         }
@@ -304,7 +323,7 @@ impl Binance {
         };
         self.list.done();
         for symbol in &info.symbols {
-            let normal = format_compact!("{}-{}", symbol.base, symbol.quote);
+            let normal = self.market.by_assets(&symbol.symbol, &symbol.base, &symbol.quote);
             if !self.roster.wants(&normal) {
                 continue;
             }
@@ -314,7 +333,7 @@ impl Binance {
             }
             if let Some(keeper) = self.roster.by_native(&symbol.symbol) {
                 keeper.describe(steps.tick, steps.lot, out);
-                let halted = matches!(&*symbol.status, "HALT" | "BREAK");
+                let halted = matches!(&*symbol.status, "HALT" | "BREAK" | "PENDING_TRADING" | "SETTLING" | "CLOSE");
                 keeper.halt(halted.then_some("halt"), recv, out);
             }
         }
@@ -344,9 +363,8 @@ impl Binance {
             fetched.push_back(now);
             keeper.resync.asked(now);
             let symbol = &keeper.instrument().native;
-            out.commands.push(Command::Fetch(format!(
-                "https://api.binance.com/api/v3/depth?symbol={symbol}&limit={SNAPSHOT_LEVELS}"
-            )));
+            let (rest, limit) = (self.market.rest(), self.market.snapshot_levels());
+            out.commands.push(Command::Fetch(format!("{rest}/depth?symbol={symbol}&limit={limit}")));
         }
         self.fetched = fetched;
     }
@@ -393,7 +411,8 @@ impl Binance {
 
 impl Adapter for Binance {
     fn rules(&self) -> Rules {
-        let symbols = || self.roster.wanted().iter().take(SYMBOLS_MAX).map(|s| native(s));
+        let market = self.market;
+        let symbols = || self.roster.wanted().iter().take(market.symbols_max()).map(|s| market.native(s));
         let streams: Vec<String> = symbols()
             .map(|s| s.to_ascii_lowercase())
             .flat_map(|s| ["bookTicker", "trade", "depth@100ms"].map(|stream| format!("{s}@{stream}")))
@@ -401,6 +420,8 @@ impl Adapter for Binance {
         // The whole list is tens of megabytes; a few symbols are asked for by name.
         let instruments_url = match self.roster.wanted().len() {
             0 => None,
+            // The futures markets' lists are smaller, and cannot be asked for in part.
+            _ if market != Market::Spot => Some(format!("{}/exchangeInfo", market.rest())),
             1..=100 => {
                 let list: Vec<String> = symbols().map(|s| format!("%22{s}%22")).collect();
                 Some(format!("https://api.binance.com/api/v3/exchangeInfo?symbols=%5B{}%5D", list.join(",")))
@@ -408,11 +429,12 @@ impl Adapter for Binance {
             _ => Some("https://api.binance.com/api/v3/exchangeInfo?permissions=SPOT".to_owned()),
         };
         Rules {
-            venue: "binance",
-            websocket_url: format!("wss://stream.binance.com:9443/stream?streams={}", streams.join("/")),
+            venue: market.venue(),
+            websocket_url: format!("{}?streams={}", market.websocket(), streams.join("/")),
             instruments_url,
-            // No heartbeat in band, and the venue's pings come every 20 seconds: a quiet pair is not a mute connection.
-            silence_max: Duration::from_secs(60),
+            // No heartbeat in band, and the venue's pings come every 20 seconds on spot, every three minutes on
+            // futures: a quiet pair is not a mute connection.
+            silence_max: Duration::from_secs(if market == Market::Spot { 60 } else { 200 }),
             ping_text: None,
             ping_every: Duration::from_secs(60),
             // Cut at 24 hours.
@@ -423,8 +445,9 @@ impl Adapter for Binance {
 
     fn opened(&mut self, conn: Conn, url: &str, now: Time, out: &mut Out) {
         self.roster.report_unusable(out);
-        for symbol in self.roster.wanted().iter().skip(SYMBOLS_MAX) {
-            let detail = format!("more than {SYMBOLS_MAX} symbols on one connection");
+        let most = self.market.symbols_max();
+        for symbol in self.roster.wanted().iter().skip(most) {
+            let detail = format!("more than {most} symbols on one connection");
             out.reports.push(Report { fault: Fault::Refused, native: Some(symbol.to_string()), detail });
         }
         self.newest = Some(conn);
@@ -514,6 +537,9 @@ fn steps(symbol: &SymbolInfo<'_>) -> Steps {
     }
 }
 
+#[cfg(test)]
+#[path = "binance/futures_tests.rs"]
+mod futures_tests;
 #[cfg(test)]
 #[path = "binance/tests.rs"]
 mod tests;

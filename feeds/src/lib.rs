@@ -6,13 +6,14 @@
 //!
 //! Layout: one file a venue ([`coinbase`], [`kraken`], [`binance`]; their wire forms beside them); [`synthetic`], a
 //! simulated market; [`recording`], the format of raw recordings; [`keeper`], what every adapter keeps of an instrument:
-//! its book, the quote that follows from it, its status; [`resync`], when to ask for a book again; [`trades`], which
-//! trades were seen.
+//! its book, the quote that follows from it, its status; [`depth`], differences and the snapshot that they continue;
+//! [`resync`], when to ask for a book again; [`trades`], which trades were seen; [`symbols`], names that need splitting.
 //!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
 pub mod binance;
 pub mod coinbase;
+pub mod depth;
 pub mod keeper;
 pub mod kraken;
 pub mod recording;
@@ -20,6 +21,7 @@ pub mod resync;
 #[cfg(test)]
 mod rig;
 mod roster;
+pub mod symbols;
 pub mod synthetic;
 pub mod trades;
 mod wire;
@@ -194,9 +196,11 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
         "coinbase" | "coinbase-advanced" => Some(Box::new(coinbase::Coinbase::new(symbols))),
         "kraken" | "kraken-v2" => Some(Box::new(kraken::Kraken::new(symbols))),
         "binance" | "binance-spot" => Some(Box::new(binance::Binance::new(symbols))),
+        "binance-usdm" => Some(Box::new(binance::Binance::of(binance::Market::UsdM, symbols))),
+        "binance-coinm" => Some(Box::new(binance::Binance::of(binance::Market::CoinM, symbols))),
         _ => None,
     }
 }
 
 /// The venues that [`adapter`] knows, by their names in topics.
-pub const VENUES: [&str; 3] = ["binance", "coinbase", "kraken"];
+pub const VENUES: &[&str] = &["binance", "binance-coinm", "binance-usdm", "coinbase", "kraken"];

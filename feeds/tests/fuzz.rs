@@ -21,14 +21,24 @@ const BINANCE: [&str; 3] = [
     include_str!("../fixtures/binance/depth.json"),
     include_str!("../fixtures/binance/exchangeInfo.json"),
 ];
+const BINANCE_USDM: [&str; 3] = [
+    include_str!("../fixtures/binance-usdm/session.jsonl"),
+    include_str!("../fixtures/binance-usdm/depth.json"),
+    include_str!("../fixtures/binance-usdm/exchangeInfo.json"),
+];
 
-const URLS: [&str; 5] = [
+const URLS: &[&str] = &[
+    "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000",
     "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=5000",
     "https://api.binance.com/api/v3/exchangeInfo",
     "https://api.coinbase.com/api/v3/brokerage/market/products",
     "wss://stream.binance.com:9443/stream?streams=btcusdt@trade/zilusdt@aggTrade/@/x@depth",
     "",
 ];
+
+/// Every decoder, with frames that it knows.
+const VENUES: &[(&str, &[&str])] =
+    &[("binance", &BINANCE), ("binance-usdm", &BINANCE_USDM), ("coinbase", &COINBASE), ("kraken", &KRAKEN)];
 
 /// Does to an adapter what the bytes say: each operation is two bytes, a code and an argument.
 fn drive(venue: &str, fixtures: &[&str], bytes: &[u8]) {
@@ -111,7 +121,7 @@ fn drive(venue: &str, fixtures: &[&str], bytes: &[u8]) {
 /// Longer sessions than the fuzzer makes by itself; a failure names its seed.
 #[test]
 fn long_sessions() {
-    for (venue, fixtures) in [("kraken", &KRAKEN[..]), ("coinbase", &COINBASE), ("binance", &BINANCE)] {
+    for (venue, fixtures) in VENUES {
         for seed in 0..SESSIONS {
             let mut rng = fastrand::Rng::with_seed(seed);
             // From hardly disturbed to hardly anything else.
@@ -138,6 +148,11 @@ fn coinbase() {
 #[test]
 fn binance() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("binance", &BINANCE, bytes));
+}
+
+#[test]
+fn binance_usdm() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("binance-usdm", &BINANCE_USDM, bytes));
 }
 
 #[test]

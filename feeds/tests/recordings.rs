@@ -18,11 +18,16 @@ use ticker_feeds::{Fault, Out, Update, adapter};
 use ticker_market::{Book, Channel, Data, Decimal, Kind, Level, Quote, State, Time, decimal};
 
 /// What there is to decode; a recording that is not here and lies in one of these folders is tried as well.
-const RECORDINGS: [&str; 9] = [
+const RECORDINGS: &[&str] = &[
+    "binance-coinm/2021-07-22_depth_bookTicker_kline.jsonl.zst",
+    "binance-coinm/2024-08-08_btcusd_perp_depth0ms_bookTicker_trade.jsonl.zst",
     "binance-spot/2021-04-05_10sym_depth_bookTicker_aggTrade.jsonl.zst",
     "binance-spot/2021-10-12_4sym_depth_bookTicker_kline_aggTrade.jsonl.zst",
     "binance-spot/2024-08-08_btcusdt_depth_bookTicker_trade.jsonl.zst",
     "binance-spot/2024-08-09_btcusdt_depth_bookTicker_trade.jsonl.zst",
+    "binance-usdm/2021-07-22_depth_bookTicker_kline_aggTrade.jsonl.zst",
+    "binance-usdm/2024-07-18_btcusdt_depth0ms_bookTicker_trade.jsonl.zst",
+    "binance-usdm/2024-08-08_btcusdt_depth0ms_bookTicker_trade.jsonl.zst",
     "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_candles_heartbeats.jsonl.zst",
     "kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst",
     "kraken-v2/2026-08-02_btcusd_book_sample.jsonl.zst",
@@ -30,12 +35,15 @@ const RECORDINGS: [&str; 9] = [
     "kraken-v2/2026-08-24_btcusd_book_short.jsonl.zst",
 ];
 
+/// The folders of our venues.
+const FOLDERS: &[&str] = &["binance-coinm", "binance-spot", "binance-usdm", "coinbase-advanced", "kraken-v2"];
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let root = std::env::var_os("TICKER_RECORDINGS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/recordings"), PathBuf::from);
     let mut names: BTreeSet<String> = RECORDINGS.iter().map(|name| (*name).to_owned()).collect();
-    for folder in ["binance-spot", "coinbase-advanced", "kraken-v2"] {
+    for folder in FOLDERS {
         for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
             let file = entry.file_name().to_string_lossy().into_owned();
             if file.ends_with(".jsonl.zst") {

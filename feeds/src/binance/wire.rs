@@ -1,4 +1,4 @@
-//! The payloads of Binance's spot streams and REST answers
+//! The payloads of Binance's streams and REST answers; futures have a few fields more
 //! (developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and …/rest-api/market-data-endpoints).
 
 use std::borrow::Cow;
@@ -40,6 +40,9 @@ pub(super) struct DepthUpdate<'a> {
     pub(super) first: u64,
     #[serde(rename = "u")]
     pub(super) last: u64,
+    /// `u` of the difference before; on the futures markets alone.
+    #[serde(rename = "pu", default)]
+    pub(super) before: Option<u64>,
     #[serde(default)]
     pub(super) b: LevelPairs,
     #[serde(default)]
@@ -60,6 +63,9 @@ pub(super) struct BookTicker<'a> {
     pub(super) ask: Quoted,
     #[serde(rename = "A")]
     pub(super) ask_size: Quoted,
+    /// When the matching engine made it so; on the futures markets alone.
+    #[serde(rename = "T", default)]
+    pub(super) made_ms: Option<i64>,
 }
 
 /// `<symbol>@trade`
@@ -74,6 +80,17 @@ pub(super) struct WireTrade<'a> {
     pub(super) trade_ms: i64,
     /// Is the buyer the maker?
     pub(super) m: bool,
+    /// What kind of trade it is; on the futures markets alone.
+    #[serde(borrow, rename = "X", default)]
+    kind: Option<Cow<'a, str>>,
+}
+
+impl WireTrade<'_> {
+    /// Was it made in the market? The stream carries what the insurance fund and the deleveraging take over as well, and
+    /// placeholders of size zero.
+    pub(super) fn is_of_the_market(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind == "MARKET")
+    }
 }
 
 /// `<symbol>@aggTrade`
@@ -118,7 +135,7 @@ pub(super) struct ExchangeInfo<'a> {
 pub(super) struct SymbolInfo<'a> {
     #[serde(borrow)]
     pub(super) symbol: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, alias = "contractStatus")]
     pub(super) status: Cow<'a, str>,
     #[serde(borrow, rename = "baseAsset")]
     pub(super) base: Cow<'a, str>,

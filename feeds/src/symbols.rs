@@ -1,8 +1,9 @@
-//! Binance's names: `BTCUSDT` is `BTC-USDT` in normal form, which its name alone does not say.
+//! Names without a separator: `BTCUSDT` is `BTC-USDT` in normal form, which the name alone does not say. And what the
+//! URLs say that such names come in.
 
 use compact_str::{CompactString, format_compact};
 
-/// Assets that prices are quoted in, for names that `exchangeInfo` did not explain. The longest one that a name ends
+/// Assets that prices are quoted in, for names that no list of the venue explained. The longest one that a name ends
 /// with is taken.
 pub const QUOTE_ASSETS: [&str; 42] = [
     "USDT", "FDUSD", "USDC", "BUSD", "TUSD", "USDP", "USDS", "USD1", "AEUR", "EURI", "PAX", "DAI", "UST", "USD", "BTC",
@@ -11,7 +12,7 @@ pub const QUOTE_ASSETS: [&str; 42] = [
 ];
 
 /// The normal form of a name, by the list alone; the name itself where the list does not help.
-pub(super) fn by_suffix(native: &str) -> CompactString {
+pub(crate) fn by_suffix(native: &str) -> CompactString {
     let quote = QUOTE_ASSETS
         .into_iter()
         .filter(|quote| native.len() > quote.len() && native.ends_with(quote))
@@ -22,13 +23,13 @@ pub(super) fn by_suffix(native: &str) -> CompactString {
     }
 }
 
-/// Binance's own name of a symbol in normal form.
-pub(super) fn native(symbol: &str) -> CompactString {
+/// A symbol in normal form without its separators.
+pub(crate) fn joined(symbol: &str) -> CompactString {
     symbol.chars().filter(|c| *c != '-').collect()
 }
 
 /// The value of a parameter in a URL's query.
-pub(super) fn query<'a>(url: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn query<'a>(url: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = url.split_once('?')?;
     query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
 }

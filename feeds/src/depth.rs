@@ -1,0 +1,268 @@
+//! Differences of a book and the snapshot that they continue, where the venue gives the two by different ways: "How to
+//! manage a local order book correctly", in developers.binance.com/docs/binance-spot-api-docs/web-socket-streams and
+//! …/derivatives/usds-margined-futures/websocket-market-streams.
+//!
+//! Venues differ in how a difference names its place. Here every one says which update it ends with and which one came
+//! before it.
+
+use std::collections::VecDeque;
+
+use ticker_market::{Levels, Time};
+
+use crate::Conn;
+
+/// Differences of one instrument that wait for its snapshot, at most: ten come a second, so these are minutes. Then
+/// the oldest is dropped, and an older snapshot no longer fits.
+pub const DIFFS_BUFFERED_MAX: usize = 2_000;
+
+/// Levels in the differences of one instrument that wait for its snapshot, at most.
+pub const LEVELS_BUFFERED_MAX: usize = 200_000;
+
+/// How a venue's differences are joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rule {
+    /// By ranges: one may begin before the book's last update, but not after it.
+    Ranges,
+    /// By a chain: each names the last update of the one before it, which must be exactly that one. Only the first one
+    /// after a snapshot, or after another connection's, may begin earlier.
+    Chain,
+}
+
+/// The changes of the updates after `before`, up to `last`.
+#[derive(Clone, Debug)]
+pub(crate) struct Diff {
+    /// The last update that is not in it: of those before it, the last.
+    pub(crate) before: u64,
+    /// The last update that is in it.
+    pub(crate) last: u64,
+    /// The connection that it came by.
+    pub(crate) conn: Conn,
+    pub(crate) levels: Levels,
+    pub(crate) ts: Option<Time>,
+}
+
+impl Diff {
+    fn weight(&self) -> usize {
+        self.levels.bids.len() + self.levels.asks.len()
+    }
+}
+
+/// What a difference means for the book.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It continues the book.
+    Apply(Diff),
+    /// The book has it already.
+    Old,
+    /// It waits for the snapshot.
+    Buffered,
+    /// It does not continue the book, whose last update is `last`. It waits for the snapshot.
+    Gap { last: u64, before: u64 },
+}
+
+/// Why a snapshot does not fit.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Misfit {
+    /// Older than the first difference that waits: another one is to be fetched.
+    TooOld { id: u64, before: u64 },
+    /// The differences that wait have a hole themselves.
+    Hole { last: u64, before: u64 },
+}
+
+/// The place of one instrument's book in the venue's sequence.
+#[derive(Clone, Debug)]
+pub(crate) struct DepthSync {
+    rule: Rule,
+    /// The last update that the book has; none while it waits for a snapshot.
+    last: Option<u64>,
+    /// The connection whose difference brought it; none after a snapshot.
+    chain: Option<Conn>,
+    buffer: VecDeque<Diff>,
+    weight: usize,
+}
+
+impl DepthSync {
+    pub(crate) fn new(rule: Rule) -> Self {
+        Self { rule, last: None, chain: None, buffer: VecDeque::new(), weight: 0 }
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.last.is_some()
+    }
+
+    pub(crate) fn is_buffering(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Starts anew: nothing that came before counts.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.rule);
+    }
+
+    /// The book is that of a snapshot which came in its place among the differences. What waited is old.
+    pub(crate) fn snapshot_in_band(&mut self, id: u64, conn: Conn) {
+        self.reset();
+        self.last = Some(id);
+        self.chain = Some(conn);
+    }
+
+    /// Takes a difference.
+    pub(crate) fn diff(&mut self, diff: Diff) -> Step {
+        let Some(last) = self.last else {
+            self.push(diff);
+            return Step::Buffered;
+        };
+        if self.continues(last, self.chain, &diff) {
+            self.last = Some(diff.last);
+            self.chain = Some(diff.conn);
+            return Step::Apply(diff);
+        }
+        if diff.last <= last {
+            return Step::Old;
+        }
+        let gap = Step::Gap { last, before: diff.before };
+        self.reset();
+        self.push(diff);
+        gap
+    }
+
+    /// Takes a snapshot with its last update. Returns the differences that follow it, in order.
+    pub(crate) fn snapshot(&mut self, id: u64) -> Result<Vec<Diff>, Misfit> {
+        while self.buffer.front().is_some_and(|diff| diff.last <= id) {
+            self.pop();
+        }
+        let (mut last, mut chain) = (id, None);
+        for i in 0..self.buffer.len() {
+            let diff = &self.buffer[i];
+            if self.continues(last, chain, diff) {
+                (last, chain) = (diff.last, Some(diff.conn));
+            } else if diff.last > last {
+                let before = diff.before;
+                if i == 0 {
+                    return Err(Misfit::TooOld { id, before });
+                }
+                // What lies before the hole is of no use any more.
+                for _ in 0..i {
+                    self.pop();
+                }
+                return Err(Misfit::Hole { last, before });
+            }
+        }
+        (self.last, self.chain) = (Some(last), chain);
+        self.weight = 0;
+        Ok(self.buffer.drain(..).collect())
+    }
+
+    fn continues(&self, last: u64, chain: Option<Conn>, diff: &Diff) -> bool {
+        match self.rule {
+            // A chain may be broken on purpose: after maintenance OKX goes on below where it was.
+            Rule::Chain if chain == Some(diff.conn) => diff.before == last && diff.last != last,
+            // What is there twice is right, because sizes are absolute.
+            Rule::Chain | Rule::Ranges => diff.before <= last && diff.last > last,
+        }
+    }
+
+    fn push(&mut self, diff: Diff) {
+        self.weight += diff.weight();
+        self.buffer.push_back(diff);
+        while self.buffer.len() > DIFFS_BUFFERED_MAX || (self.weight > LEVELS_BUFFERED_MAX && self.buffer.len() > 1) {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        if let Some(diff) = self.buffer.pop_front() {
+            self.weight -= diff.weight();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONN: Conn = Conn(1);
+
+    fn diff(first: u64, last: u64) -> Diff {
+        Diff { before: first.saturating_sub(1), last, conn: CONN, levels: Levels::default(), ts: None }
+    }
+
+    fn ids(diffs: &[Diff]) -> Vec<u64> {
+        diffs.iter().map(|d| d.last).collect()
+    }
+
+    #[test]
+    fn the_documented_rule() {
+        for rule in [Rule::Ranges, Rule::Chain] {
+            let mut sync = DepthSync::new(rule);
+            for (first, last) in [(1, 5), (6, 8), (9, 9), (10, 14)] {
+                assert!(matches!(sync.diff(diff(first, last)), Step::Buffered));
+            }
+            assert_eq!(ids(&sync.snapshot(8).expect("fits")), [9, 14]);
+            assert!(matches!(sync.diff(diff(12, 14)), Step::Old));
+            assert!(matches!(sync.diff(diff(15, 17)), Step::Apply(_)));
+            assert!(matches!(sync.diff(diff(19, 20)), Step::Gap { last: 17, before: 18 }));
+            assert!(!sync.is_synced());
+            assert!(matches!(sync.diff(diff(21, 22)), Step::Buffered));
+            assert_eq!(sync.snapshot(17).expect_err("older"), Misfit::TooOld { id: 17, before: 18 });
+            assert_eq!(ids(&sync.snapshot(20).expect("fits")), [22]);
+        }
+    }
+
+    #[test]
+    fn the_first_difference_may_begin_before_the_snapshot() {
+        for rule in [Rule::Ranges, Rule::Chain] {
+            let mut sync = DepthSync::new(rule);
+            sync.diff(diff(5, 12));
+            assert_eq!(ids(&sync.snapshot(10).expect("fits")), [12]);
+            let mut quiet = DepthSync::new(rule);
+            assert!(quiet.snapshot(10).expect("nothing waits").is_empty());
+            assert!(matches!(quiet.diff(diff(8, 13)), Step::Apply(_)));
+        }
+    }
+
+    #[test]
+    fn later_ones_may_overlap_by_range_and_not_by_chain() {
+        let mut ranges = DepthSync::new(Rule::Ranges);
+        let mut chain = DepthSync::new(Rule::Chain);
+        for sync in [&mut ranges, &mut chain] {
+            sync.snapshot(10).expect("nothing waits");
+            assert!(matches!(sync.diff(diff(9, 12)), Step::Apply(_)));
+        }
+        assert!(matches!(ranges.diff(diff(12, 14)), Step::Apply(_)));
+        // Another connection may have cut the same updates at other places.
+        let other = |first, last| Diff { conn: Conn(2), ..diff(first, last) };
+        assert!(matches!(chain.clone().diff(other(12, 14)), Step::Apply(_)));
+        assert!(matches!(chain.clone().diff(other(14, 14)), Step::Gap { .. }));
+        assert!(matches!(chain.diff(diff(12, 14)), Step::Gap { last: 12, before: 11 }));
+    }
+
+    #[test]
+    fn a_chain_may_go_on_below() {
+        let mut sync = DepthSync::new(Rule::Chain);
+        sync.snapshot_in_band(100, CONN);
+        let down = Diff { before: 100, ..diff(0, 7) };
+        assert!(matches!(sync.diff(down), Step::Apply(_)));
+        assert!(matches!(sync.diff(diff(8, 9)), Step::Apply(_)));
+        assert!(matches!(sync.diff(Diff { before: 9, ..diff(0, 9) }), Step::Old), "nothing happened");
+    }
+
+    #[test]
+    fn a_hole_in_what_waits_is_found() {
+        let mut sync = DepthSync::new(Rule::Ranges);
+        sync.diff(diff(1, 5));
+        sync.diff(diff(7, 8));
+        assert_eq!(sync.snapshot(4).expect_err("hole"), Misfit::Hole { last: 5, before: 6 });
+        assert_eq!(ids(&sync.snapshot(6).expect("a later snapshot covers it")), [8]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut sync = DepthSync::new(Rule::Ranges);
+        for i in 0..10_000 {
+            sync.diff(diff(i, i));
+        }
+        assert_eq!(sync.buffer.len(), DIFFS_BUFFERED_MAX);
+        assert!(matches!(sync.snapshot(3), Err(Misfit::TooOld { .. })));
+    }
+}
