@@ -12,7 +12,7 @@ mod wire;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use compact_str::{CompactString, ToCompactString, format_compact};
+use compact_str::{CompactString, ToCompactString};
 use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};

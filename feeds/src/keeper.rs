@@ -10,7 +10,7 @@ use ticker_market::{
 };
 
 use crate::resync::Resync;
-use crate::trades::SeenTrades;
+use crate::trades::{SeenNames, SeenTrades};
 use crate::{Conn, Fault, Out, Report, Update};
 
 /// The reason of a book that waits for its first snapshot.
@@ -97,6 +97,7 @@ pub struct Keeper {
     ticker_seen: bool,
     top: (Option<Level>, Option<Level>),
     trades: SeenTrades,
+    named_trades: SeenNames,
     stale: Option<CompactString>,
     halted: Option<CompactString>,
     ended: Option<CompactString>,
@@ -127,6 +128,7 @@ impl Keeper {
             ticker_seen: false,
             top: (None, None),
             trades: SeenTrades::default(),
+            named_trades: SeenNames::default(),
             stale: None,
             halted: None,
             ended: None,
@@ -332,6 +334,13 @@ impl Keeper {
         }
     }
 
+    /// As [`Keeper::trade`], at a venue whose ids do not rise.
+    pub fn named_trade(&mut self, trade: Trade, stamp: Stamp, out: &mut Out) {
+        if self.named_trades.insert(&trade.trade_id) {
+            self.push(Channel::Trade, Kind::Update, stamp, Data::Trade(trade), out);
+        }
+    }
+
     /// Trade ids are of another kind from now on.
     pub fn forget_trades(&mut self) {
         self.trades.clear();
@@ -357,6 +366,14 @@ impl Keeper {
             self.book_state = BookState::Faulty(reason);
         }
         self.tell_status(Stamp::here(now), out);
+    }
+
+    /// The quote can no longer be trusted.
+    pub fn invalidate_quote(&mut self, reason: &str, now: Time, out: &mut Out) {
+        if std::mem::take(&mut self.quote_valid) {
+            self.quote_invalidated = true;
+            self.push(Channel::Quote, Kind::Invalid, Stamp::here(now), Data::Invalid(reason.into()), out);
+        }
     }
 
     /// Its connection is gone or mute: nothing that was shown can be trusted, and the book starts anew.
@@ -475,13 +492,6 @@ impl Keeper {
         // A quote is always the whole state; it says so where it ends an `invalid`.
         let kind = if std::mem::take(&mut self.quote_invalidated) { Kind::Snapshot } else { Kind::Update };
         self.push(Channel::Quote, kind, stamp, Data::Quote(self.quote.clone()), out);
-    }
-
-    fn invalidate_quote(&mut self, reason: &str, now: Time, out: &mut Out) {
-        if std::mem::take(&mut self.quote_valid) {
-            self.quote_invalidated = true;
-            self.push(Channel::Quote, Kind::Invalid, Stamp::here(now), Data::Invalid(reason.into()), out);
-        }
     }
 
     /// Tells the status if its state or reason changed.

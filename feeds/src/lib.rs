@@ -7,11 +7,12 @@
 //! Layout: one file a venue ([`coinbase`], [`kraken`], [`binance`]; their wire forms beside them); [`synthetic`], a
 //! simulated market; [`recording`], the format of raw recordings; [`keeper`], what every adapter keeps of an instrument:
 //! its book, the quote that follows from it, its status; [`depth`], differences and the snapshot that they continue;
-//! [`resync`], when to ask for a book again; [`trades`], which trades were seen; [`symbols`], names that need splitting.
+//! [`resync`], when to ask for a book again; [`split`], several markets in one recording; [`trades`], which trades were seen; [`symbols`], names that need splitting.
 //!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
 pub mod binance;
+pub mod bybit;
 pub mod coinbase;
 pub mod depth;
 pub mod keeper;
@@ -21,12 +22,13 @@ pub mod resync;
 #[cfg(test)]
 mod rig;
 mod roster;
+pub mod split;
 pub mod symbols;
 pub mod synthetic;
 pub mod trades;
 mod wire;
 
-pub use roster::INSTRUMENTS_MAX;
+pub use roster::{INSTRUMENTS_MAX, LISTED_MAX};
 
 use std::time::Duration;
 
@@ -198,6 +200,10 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
         "binance" | "binance-spot" => Some(Box::new(binance::Binance::new(symbols))),
         "binance-usdm" => Some(Box::new(binance::Binance::of(binance::Market::UsdM, symbols))),
         "binance-coinm" => Some(Box::new(binance::Binance::of(binance::Market::CoinM, symbols))),
+        "bybit" | "bybit-v5" => Some(Box::new(bybit::all())),
+        "bybit-spot" => Some(Box::new(bybit::Bybit::new(bybit::Category::Spot, symbols))),
+        "bybit-linear" => Some(Box::new(bybit::Bybit::new(bybit::Category::Linear, symbols))),
+        "bybit-inverse" => Some(Box::new(bybit::Bybit::new(bybit::Category::Inverse, symbols))),
         _ => None,
     }
 }

@@ -17,6 +17,58 @@ pub(crate) struct Steps {
     pub(crate) lot: Option<Decimal>,
 }
 
+/// Instruments of a venue's list that are remembered.
+pub const LISTED_MAX: usize = 20_000;
+
+/// What a venue's list says of its instruments, by the venue's own names.
+#[derive(Default, Debug)]
+pub(crate) struct Listing {
+    by_native: HashMap<CompactString, (CompactString, Steps)>,
+}
+
+impl Listing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_native.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, native: &str, symbol: CompactString, steps: Steps) {
+        if self.by_native.len() < LISTED_MAX || self.by_native.contains_key(native) {
+            self.by_native.insert(native.into(), (symbol, steps));
+        }
+    }
+
+    /// Symbol and steps of a name; the symbol is `otherwise` where the list does not have it.
+    pub(crate) fn describe(&self, native: &str, otherwise: impl FnOnce() -> CompactString) -> (CompactString, Steps) {
+        self.by_native.get(native).cloned().unwrap_or_else(|| (otherwise(), Steps::default()))
+    }
+
+    /// The venue's names of these symbols, for a subscription: those of the list, if there is one, because one unknown
+    /// name makes some venues refuse all that were asked for with it. The others are reported.
+    pub(crate) fn natives(
+        &self,
+        symbols: &[CompactString],
+        native: impl Fn(&str) -> CompactString,
+        out: &mut Out,
+    ) -> Vec<CompactString> {
+        if self.is_empty() {
+            return symbols.iter().map(|symbol| native(symbol)).collect();
+        }
+        let listed: HashMap<&str, &CompactString> =
+            self.by_native.iter().map(|(native, (symbol, _))| (symbol.as_str(), native)).collect();
+        let mut found = Vec::with_capacity(symbols.len());
+        for symbol in symbols {
+            match listed.get(symbol.as_str()) {
+                Some(native) => found.push((*native).clone()),
+                None => {
+                    let detail = "not in the venue's list of instruments".to_owned();
+                    out.reports.push(Report { fault: Fault::Refused, native: Some(symbol.to_string()), detail });
+                }
+            }
+        }
+        found
+    }
+}
+
 /// The instruments of one adapter.
 #[derive(Debug)]
 pub(crate) struct Roster {

@@ -37,6 +37,34 @@ impl SeenTrades {
     }
 }
 
+/// The latest trade ids of one instrument at a venue whose ids do not rise: random ones, of which nothing tells which
+/// is older.
+#[derive(Clone, Default, Debug)]
+pub struct SeenNames {
+    hashes: VecDeque<u64>,
+}
+
+impl SeenNames {
+    /// Remembers an id. Returns whether it was new.
+    pub fn insert(&mut self, id: &str) -> bool {
+        let hash = fnv1a(id.as_bytes());
+        if self.hashes.contains(&hash) {
+            return false;
+        }
+        self.hashes.push_back(hash);
+        if self.hashes.len() > TRADE_IDS_MAX {
+            self.hashes.pop_front();
+        }
+        true
+    }
+}
+
+/// FNV-1a, because it must not differ from run to run. Two of 1024 ids with one hash of 64 bits
+/// are too rare to matter.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +74,16 @@ mod tests {
         let mut seen = SeenTrades::default();
         let new: Vec<bool> = [10, 11, 13, 11, 12, 12, 9, 13, 14].into_iter().map(|id| seen.insert(id)).collect();
         assert_eq!(new, [true, true, true, false, true, false, false, false, true]);
+    }
+
+    #[test]
+    fn names_are_new_once() {
+        let mut seen = SeenNames::default();
+        assert!(seen.insert("a9188a0a-82bc-50de-be60-03eedbe3cdd7"));
+        assert!(seen.insert("a9188a0a-82bc-50de-be60-03eedbe3cdd8"));
+        assert!(!seen.insert("a9188a0a-82bc-50de-be60-03eedbe3cdd7"));
+        assert!((0..5_000).all(|i| seen.insert(&i.to_string())));
+        assert_eq!(seen.hashes.len(), TRADE_IDS_MAX);
     }
 
     #[test]

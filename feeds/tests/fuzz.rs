@@ -26,8 +26,12 @@ const BINANCE_USDM: [&str; 3] = [
     include_str!("../fixtures/binance-usdm/depth.json"),
     include_str!("../fixtures/binance-usdm/exchangeInfo.json"),
 ];
+const BYBIT: [&str; 2] =
+    [include_str!("../fixtures/bybit/session.jsonl"), include_str!("../fixtures/bybit/instruments.json")];
 
 const URLS: &[&str] = &[
+    "https://api.bybit.com/v5/market/instruments-info?category=linear&limit=1000",
+    "wss://stream.bybit.com/v5/public/spot",
     "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000",
     "https://api.binance.com/api/v3/depth?symbol=BTCUSDT&limit=5000",
     "https://api.binance.com/api/v3/exchangeInfo",
@@ -153,6 +157,11 @@ fn binance() {
 #[test]
 fn binance_usdm() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("binance-usdm", &BINANCE_USDM, bytes));
+}
+
+#[test]
+fn bybit() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bybit", &BYBIT, bytes));
 }
 
 #[test]

@@ -28,6 +28,7 @@ const RECORDINGS: &[&str] = &[
     "binance-usdm/2021-07-22_depth_bookTicker_kline_aggTrade.jsonl.zst",
     "binance-usdm/2024-07-18_btcusdt_depth0ms_bookTicker_trade.jsonl.zst",
     "binance-usdm/2024-08-08_btcusdt_depth0ms_bookTicker_trade.jsonl.zst",
+    "bybit-v5/2026-08-09_linear_spot_ob200_tickers_trades_kline.jsonl.zst",
     "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_candles_heartbeats.jsonl.zst",
     "kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst",
     "kraken-v2/2026-08-02_btcusd_book_sample.jsonl.zst",
@@ -69,11 +70,13 @@ fn main() -> ExitCode {
 /// What a reader makes of one instrument's updates.
 #[derive(Default)]
 struct Seen {
+    venue: String,
     native: String,
     book: Book,
     book_good: bool,
     quote: Option<Quote>,
     trades: Vec<(u64, Decimal, Decimal)>,
+    ids: BTreeSet<String>,
     state: Option<(State, Option<String>)>,
     was_live: bool,
 }
@@ -87,11 +90,15 @@ fn decode(name: &str, path: &Path, expected: &Path) -> Result<(), Failed> {
     let (mut out, mut retold) = (Out::default(), Out::default());
     let mut seen: Vec<Seen> = Vec::new();
     let mut listed: BTreeMap<String, Listed> = BTreeMap::new();
+    let mut urls: BTreeMap<String, String> = BTreeMap::new();
     let mut now = Time(0);
     for (number, line) in lines.enumerate() {
         let line = Line::parse(line).map_err(|error| format!("line {}: {error}", number + 2))?;
         now = line.ts().unwrap_or(now);
         collect_listed(&line, &mut listed);
+        if let Line::Connect { conn, url, .. } = &line {
+            urls.insert(conn.to_string(), url.to_string());
+        }
         out.clear();
         player.feed(&line, now, &mut out)?;
         if let Some(report) = out.reports.first() {
@@ -99,7 +106,8 @@ fn decode(name: &str, path: &Path, expected: &Path) -> Result<(), Failed> {
         }
         for (instrument, described) in &out.instruments {
             if *instrument as usize == seen.len() {
-                seen.push(Seen { native: described.native.to_string(), ..Seen::default() });
+                let (venue, native) = (described.venue.to_string(), described.native.to_string());
+                seen.push(Seen { venue, native, ..Seen::default() });
             }
         }
         for update in &out.updates {
@@ -113,12 +121,40 @@ fn decode(name: &str, path: &Path, expected: &Path) -> Result<(), Failed> {
     }
     let expected: Value = serde_json::from_slice(&std::fs::read(expected)?)?;
     let symbols = expected[name]["symbols"].as_object().ok_or("nothing is expected of this recording")?;
-    for (native, expected) in symbols {
-        let seen = seen.iter().find(|s| s.native == *native).ok_or_else(|| format!("{native} never came"))?;
-        let listed = listed.remove(native).unwrap_or_default();
-        lay_against(seen, &listed, expected).map_err(|error| format!("{native}: {error}"))?;
+    for (venue, native, expected) in by_instrument(symbols, &urls) {
+        let is_it = |s: &&Seen| s.native == native && venue.is_none_or(|venue| s.venue == venue);
+        let seen = seen.iter().find(is_it).ok_or_else(|| format!("{native} never came"))?;
+        let listed = listed.remove(&native).unwrap_or_default();
+        lay_against(seen, &listed, &expected).map_err(|error| format!("{native}: {error}"))?;
     }
     ends_closed(&mut player, now, seen.len())
+}
+
+/// What is expected of each instrument: its venue, where a recording holds several, its native name, its book and trades.
+/// Bybit's are by connection and topic (`BYBIT.ws.2:orderbook.200.BTCUSDT`).
+fn by_instrument<'a>(
+    symbols: &serde_json::Map<String, Value>,
+    urls: &'a BTreeMap<String, String>,
+) -> Vec<(Option<&'a str>, String, Value)> {
+    let mut found: Vec<(Option<&str>, String, Value)> = Vec::new();
+    for (key, expected) in symbols {
+        let by_topic = key.split_once(':').and_then(|(conn, topic)| Some((urls.get(conn)?, topic.rsplit_once('.')?.1)));
+        let Some((url, native)) = by_topic else {
+            found.push((None, key.clone(), expected.clone()));
+            continue;
+        };
+        let venue = if url.ends_with("/spot") { "bybit-spot" } else { "bybit-linear" };
+        let at = found.iter().position(|(v, n, _)| *v == Some(venue) && n == native).unwrap_or_else(|| {
+            found.push((Some(venue), native.to_owned(), Value::Object(serde_json::Map::new())));
+            found.len() - 1
+        });
+        for part in ["book", "trades"] {
+            if !expected[part].is_null() {
+                found[at].2[part] = expected[part].clone();
+            }
+        }
+    }
+    found
 }
 
 /// What a Coinbase recording itself says of a product's trades.
@@ -191,7 +227,10 @@ fn take(seen: &mut Seen, update: &Update) -> Result<(), String> {
             }
         }
         (Data::Trade(trade), _) => {
-            let id = trade.trade_id.parse().map_err(|_| "an id that is no number")?;
+            let id = trade.trade_id.parse().unwrap_or(seen.trades.len() as u64);
+            if !seen.ids.insert(trade.trade_id.to_string()) {
+                return Err(format!("trade {} was told twice", trade.trade_id));
+            }
             seen.trades.push((id, trade.price, trade.size));
         }
         (Data::Status(status), _) => {
@@ -262,7 +301,7 @@ fn lay_against(seen: &Seen, listed: &Listed, expected: &Value) -> Result<(), Str
     equal("best asks", seen.book.asks().take(5).copied().collect(), levels(&book["asks"]))?;
     equal("status", seen.state.as_ref(), Some(&(State::Live, None)))?;
     let quote = seen.quote.as_ref().ok_or("no quote")?;
-    if quote.bid.is_none() || quote.ask.is_none() {
+    if quote.bid.is_none() != (book["n_bids"] == 0) || quote.ask.is_none() != (book["n_asks"] == 0) {
         return Err(format!("half a quote: {quote:?}"));
     }
     Ok(())
