@@ -9,7 +9,6 @@
 mod market;
 mod wire;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString};
@@ -24,7 +23,7 @@ use self::wire::{
 };
 use crate::depth::{DepthSync, Diff, Misfit, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
-use crate::resync::Resync;
+use crate::resync::{Budget, Resync};
 use crate::roster::{INSTRUMENTS_MAX, Roster, Steps};
 use crate::symbols::query;
 use crate::wire::{Quoted, is_object, side_of_quote, undecodable};
@@ -62,8 +61,7 @@ pub struct Binance {
     own: Vec<Own>,
     /// What `exchangeInfo` says of a name, or (without steps) what we were asked for under it.
     known: HashMap<CompactString, (CompactString, Steps)>,
-    /// Times of the snapshots fetched in the last minute.
-    fetched: VecDeque<Time>,
+    snapshots: Budget,
     list: Resync,
     /// The connection that was opened last.
     newest: Option<Conn>,
@@ -102,7 +100,7 @@ impl Binance {
             known: roster.wanted().iter().map(asked_for).collect(),
             roster,
             own: Vec::new(),
-            fetched: VecDeque::new(),
+            snapshots: Budget::new(SNAPSHOTS_PER_MINUTE_MAX, 60_000),
             list: Resync::default(),
             newest: None,
         }
@@ -352,21 +350,15 @@ impl Binance {
 
     /// Fetches the snapshots that are due, as far as the venue's limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
-        let mut fetched = std::mem::take(&mut self.fetched);
-        while fetched.front().is_some_and(|at| now.since(*at) >= 60_000_000_000) {
-            fetched.pop_front();
-        }
         for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            if fetched.len() >= SNAPSHOTS_PER_MINUTE_MAX {
+            if !self.snapshots.take(now) {
                 break;
             }
-            fetched.push_back(now);
             keeper.resync.asked(now);
             let symbol = &keeper.instrument().native;
             let (rest, limit) = (self.market.rest(), self.market.snapshot_levels());
             out.commands.push(Command::Fetch(format!("{rest}/depth?symbol={symbol}&limit={limit}")));
         }
-        self.fetched = fetched;
     }
 
     /// Learns from a connection's URL which streams it carries: `…/stream?streams=btcusdt@trade/btcusdt@depth@100ms`.
@@ -494,10 +486,7 @@ impl Adapter for Binance {
     }
 
     fn next_timer(&self) -> Option<Time> {
-        let snapshot = self.roster.next_resync().map(|at| match self.fetched.front() {
-            Some(first) if self.fetched.len() >= SNAPSHOTS_PER_MINUTE_MAX => at.max(first.plus_millis(60_000)),
-            _ => at,
-        });
+        let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
         snapshot.into_iter().chain(self.list.at()).min()
     }
 

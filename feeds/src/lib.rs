@@ -17,6 +17,7 @@ pub mod coinbase;
 pub mod depth;
 pub mod keeper;
 pub mod kraken;
+pub mod okx;
 pub mod recording;
 pub mod resync;
 #[cfg(test)]
@@ -204,9 +205,20 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
         "bybit-spot" => Some(Box::new(bybit::Bybit::new(bybit::Category::Spot, symbols))),
         "bybit-linear" => Some(Box::new(bybit::Bybit::new(bybit::Category::Linear, symbols))),
         "bybit-inverse" => Some(Box::new(bybit::Bybit::new(bybit::Category::Inverse, symbols))),
+        "okx" => Some(Box::new(okx::Okx::new(symbols))),
         _ => None,
     }
 }
 
 /// The venues that [`adapter`] knows, by their names in topics.
-pub const VENUES: &[&str] = &["binance", "binance-coinm", "binance-usdm", "coinbase", "kraken"];
+pub const VENUES: &[&str] = &[
+    "binance",
+    "binance-coinm",
+    "binance-usdm",
+    "bybit-inverse",
+    "bybit-linear",
+    "bybit-spot",
+    "coinbase",
+    "kraken",
+    "okx",
+];

@@ -1,4 +1,7 @@
-//! When to ask for a resync: at once after a calm time, then at growing distances, and again where no answer came.
+//! When to ask for a resync: at once after a calm time, then at growing distances, and again where no answer came; and
+//! how many may be asked for together.
+
+use std::collections::VecDeque;
 
 use ticker_market::Time;
 
@@ -79,9 +82,54 @@ impl Resync {
     }
 }
 
+/// A limit on how often something may be asked for: so many times in any window of time.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    most: usize,
+    window_ms: i64,
+    spent: VecDeque<Time>,
+}
+
+impl Budget {
+    /// At most so many times in any so many milliseconds.
+    pub fn new(most: usize, window_ms: i64) -> Self {
+        Self { most, window_ms, spent: VecDeque::new() }
+    }
+
+    /// Spends one, if there is one.
+    pub fn take(&mut self, now: Time) -> bool {
+        while self.spent.front().is_some_and(|at| now >= at.plus_millis(self.window_ms)) {
+            self.spent.pop_front();
+        }
+        let there = self.spent.len() < self.most;
+        if there {
+            self.spent.push_back(now);
+        }
+        there
+    }
+
+    /// When what is wanted at `at` can be had, as far as is known.
+    pub fn earliest(&self, at: Time) -> Time {
+        match self.spent.front() {
+            Some(first) if self.spent.len() >= self.most => at.max(first.plus_millis(self.window_ms)),
+            _ => at,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_is_kept_in_any_window() {
+        let mut budget = Budget::new(2, 1_000);
+        let at = Time::from_millis;
+        let had: Vec<bool> = [0, 900, 950, 1_000, 1_100, 1_900].into_iter().map(|ms| budget.take(at(ms))).collect();
+        assert_eq!(had, [true, true, false, true, false, true]);
+        assert_eq!(budget.earliest(at(1_950)), at(2_000));
+        assert_eq!(budget.earliest(at(2_500)), at(2_500));
+    }
 
     #[test]
     fn the_first_is_at_once_and_the_distance_grows() {

@@ -28,8 +28,16 @@ const BINANCE_USDM: [&str; 3] = [
 ];
 const BYBIT: [&str; 2] =
     [include_str!("../fixtures/bybit/session.jsonl"), include_str!("../fixtures/bybit/instruments.json")];
+const OKX: [&str; 4] = [
+    include_str!("../fixtures/okx/session.jsonl"),
+    include_str!("../fixtures/okx/checksums.jsonl"),
+    include_str!("../fixtures/okx/books.json"),
+    include_str!("../fixtures/okx/instruments.json"),
+];
 
 const URLS: &[&str] = &[
+    "https://www.okx.com/api/v5/market/books?instId=BTC-USDT&sz=400&source=0",
+    "https://www.okx.com/api/v5/public/instruments?instType=SPOT",
     "https://api.bybit.com/v5/market/instruments-info?category=linear&limit=1000",
     "wss://stream.bybit.com/v5/public/spot",
     "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=1000",
@@ -162,6 +170,11 @@ fn binance_usdm() {
 #[test]
 fn bybit() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bybit", &BYBIT, bytes));
+}
+
+#[test]
+fn okx() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("okx", &OKX, bytes));
 }
 
 #[test]

@@ -34,17 +34,18 @@ const RECORDINGS: &[&str] = &[
     "kraken-v2/2026-08-02_btcusd_book_sample.jsonl.zst",
     "kraken-v2/2026-08-02_xrpusd_book_sample.jsonl.zst",
     "kraken-v2/2026-08-24_btcusd_book_short.jsonl.zst",
+    "okx/2021-07-22_v5_ws1.jsonl.zst",
+    "okx/2022-02-27_books-l2-tbt_tickers_trades.jsonl.zst",
+    "okx/2026-08-24_BTC-USDT_books_seqId.jsonl.zst",
 ];
-
-/// The folders of our venues.
-const FOLDERS: &[&str] = &["binance-coinm", "binance-spot", "binance-usdm", "coinbase-advanced", "kraken-v2"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let root = std::env::var_os("TICKER_RECORDINGS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/recordings"), PathBuf::from);
     let mut names: BTreeSet<String> = RECORDINGS.iter().map(|name| (*name).to_owned()).collect();
-    for folder in FOLDERS {
+    let folders: BTreeSet<&str> = RECORDINGS.iter().filter_map(|name| name.split('/').next()).collect();
+    for folder in folders {
         for entry in std::fs::read_dir(root.join(folder)).into_iter().flatten().flatten() {
             let file = entry.file_name().to_string_lossy().into_owned();
             if file.ends_with(".jsonl.zst") {
