@@ -199,6 +199,11 @@ impl Keeper {
         }
     }
 
+    /// What proves the book, where it is not the same for all of a venue's protocols. Before anything is told of it.
+    pub fn set_integrity(&mut self, integrity: Integrity) {
+        self.ways.integrity = integrity;
+    }
+
     /// The venue told its tick and lot size; announced again if that is news.
     pub fn describe(&mut self, tick: Option<Decimal>, lot: Option<Decimal>, out: &mut Out) {
         if (self.instrument.tick_size, self.instrument.lot_size) != (tick, lot) {

@@ -12,8 +12,10 @@
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
 pub mod binance;
+pub mod bitstamp;
 pub mod bybit;
 pub mod coinbase;
+pub mod coinbase_exchange;
 pub mod depth;
 pub mod keeper;
 pub mod kraken;
@@ -197,10 +199,12 @@ pub trait Adapter: Send {
 pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
     match venue {
         "coinbase" | "coinbase-advanced" => Some(Box::new(coinbase::Coinbase::new(symbols))),
+        "coinbase-exchange" => Some(Box::new(coinbase_exchange::CoinbaseExchange::new(symbols))),
         "kraken" | "kraken-v2" => Some(Box::new(kraken::Kraken::new(symbols))),
         "binance" | "binance-spot" => Some(Box::new(binance::Binance::new(symbols))),
         "binance-usdm" => Some(Box::new(binance::Binance::of(binance::Market::UsdM, symbols))),
         "binance-coinm" => Some(Box::new(binance::Binance::of(binance::Market::CoinM, symbols))),
+        "bitstamp" => Some(Box::new(bitstamp::Bitstamp::new(symbols))),
         "bybit" | "bybit-v5" => Some(Box::new(bybit::all())),
         "bybit-spot" => Some(Box::new(bybit::Bybit::new(bybit::Category::Spot, symbols))),
         "bybit-linear" => Some(Box::new(bybit::Bybit::new(bybit::Category::Linear, symbols))),
@@ -215,10 +219,12 @@ pub const VENUES: &[&str] = &[
     "binance",
     "binance-coinm",
     "binance-usdm",
+    "bitstamp",
     "bybit-inverse",
     "bybit-linear",
     "bybit-spot",
     "coinbase",
+    "coinbase-exchange",
     "kraken",
     "okx",
 ];

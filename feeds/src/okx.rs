@@ -158,6 +158,9 @@ impl Okx {
     ) {
         let newest = self.newest == Some(conn);
         let Some((keeper, own)) = self.keep(native, out) else { return };
+        if book.last.is_none() {
+            keeper.set_integrity(Integrity::Verified);
+        }
         keeper.heard(conn, recv, out);
         let ours = keeper.owner() == Some(conn);
         let stamp = Stamp { ts: millis(&book.ts), recv };

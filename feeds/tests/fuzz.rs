@@ -34,8 +34,20 @@ const OKX: [&str; 4] = [
     include_str!("../fixtures/okx/books.json"),
     include_str!("../fixtures/okx/instruments.json"),
 ];
+const COINBASE_EXCHANGE: [&str; 2] = [
+    include_str!("../fixtures/coinbase-exchange/session.jsonl"),
+    include_str!("../fixtures/coinbase-exchange/products.json"),
+];
+const BITSTAMP: [&str; 3] = [
+    include_str!("../fixtures/bitstamp/session.jsonl"),
+    include_str!("../fixtures/bitstamp/order_book.json"),
+    include_str!("../fixtures/bitstamp/markets.json"),
+];
 
 const URLS: &[&str] = &[
+    "https://api.exchange.coinbase.com/products",
+    "https://www.bitstamp.net/api/v2/order_book/btcusd/",
+    "https://www.bitstamp.net/api/v2/markets/",
     "https://www.okx.com/api/v5/market/books?instId=BTC-USDT&sz=400&source=0",
     "https://www.okx.com/api/v5/public/instruments?instType=SPOT",
     "https://api.bybit.com/v5/market/instruments-info?category=linear&limit=1000",
@@ -175,6 +187,18 @@ fn bybit() {
 #[test]
 fn okx() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("okx", &OKX, bytes));
+}
+
+#[test]
+fn coinbase_exchange() {
+    bolero::check!()
+        .with_iterations(RUNS)
+        .for_each(|bytes: &[u8]| drive("coinbase-exchange", &COINBASE_EXCHANGE, bytes));
+}
+
+#[test]
+fn bitstamp() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitstamp", &BITSTAMP, bytes));
 }
 
 #[test]

@@ -1,0 +1,359 @@
+//! Bitstamp's WebSocket v2 (bitstamp.net/websocket/v2): `diff_order_book` and `live_trades`.
+//!
+//! Differences have no sequence. `microtimestamp` tells their order, and which of them a REST snapshot has already; a
+//! lost one shows only if it leaves the book crossed (`integrity` is `ordered`). Every difference since the subscription
+//! is kept until the snapshot comes, and the snapshot must not be older than the first of them: the venue's REST answers
+//! lag behind by a second.
+
+mod wire;
+
+use std::time::Duration;
+
+use compact_str::{CompactString, ToCompactString};
+use ticker_market::{Book, Decimal, Integrity, Levels, Side, Time, Trade};
+
+use self::wire::{BookData, Envelope, Market, Refusal, WireTrade};
+use crate::depth::{DepthSync, Diff, Misfit, Rule, Step};
+use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
+use crate::resync::{Budget, Resync};
+use crate::roster::{Listing, Roster, Steps};
+use crate::symbols::{by_suffix, joined};
+use crate::wire::{is_object, undecodable};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+
+/// Snapshots fetched in any second, at most.
+pub const SNAPSHOTS_PER_SECOND_MAX: usize = 10;
+
+/// A quiet pair's snapshot is fetched so many milliseconds after the connection opened: longer than REST lags behind.
+/// Others at their first difference.
+pub const SNAPSHOT_DELAY_MS: i64 = 5_000;
+
+/// Where the WebSocket is.
+pub const WEBSOCKET_URL: &str = "wss://ws.bitstamp.net";
+
+/// Where markets are listed.
+pub const MARKETS_URL: &str = "https://www.bitstamp.net/api/v2/markets/";
+
+/// Bitstamp's decoder.
+#[derive(Debug)]
+pub struct Bitstamp {
+    roster: Roster,
+    /// What only Bitstamp keeps of an instrument, by its number.
+    own: Vec<Own>,
+    listing: Listing,
+    list: Resync,
+    snapshots: Budget,
+    /// The connection that was opened last.
+    newest: Option<Conn>,
+}
+
+#[derive(Clone, Debug)]
+struct Own {
+    sync: DepthSync,
+    /// The last difference, and the connection that it came by.
+    seen: Option<(Conn, u64)>,
+}
+
+impl Bitstamp {
+    /// For these symbols in normal form; none for whatever comes.
+    pub fn new(symbols: &[String]) -> Self {
+        let ways = Ways { integrity: Integrity::Ordered, quotes: QuoteSource::Ticker };
+        Self {
+            roster: Roster::new("bitstamp", ways, symbols),
+            own: Vec::new(),
+            listing: Listing::default(),
+            list: Resync::default(),
+            snapshots: Budget::new(SNAPSHOTS_PER_SECOND_MAX, 1_000),
+            newest: None,
+        }
+    }
+
+    /// The book of an instrument, by the venue's own name, while it is live.
+    pub fn book(&self, native: &str) -> Option<&Book> {
+        self.roster.iter().find(|k| k.instrument().native == native && k.is_live()).map(|k| k.book())
+    }
+
+    fn keep(&mut self, native: &str, out: &mut Out) -> Option<(&mut Keeper, &mut Own)> {
+        let describe = || self.listing.describe(native, || by_suffix(&native.to_ascii_uppercase()));
+        let keeper = self.roster.keep(native, describe, out)?;
+        let number = keeper.number() as usize;
+        if self.own.len() <= number {
+            self.own.resize(number + 1, Own { sync: DepthSync::new(Rule::Ranges), seen: None });
+        }
+        Some((keeper, &mut self.own[number]))
+    }
+
+    fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
+        let data = envelope.data.map_or("null", |raw| raw.get());
+        match &*envelope.event {
+            "data" => {
+                if let Some(native) = envelope.channel.strip_prefix("diff_order_book_") {
+                    self.diff(conn, native, serde_json::from_str(data)?, recv, out);
+                }
+            }
+            "trade" => {
+                if let Some(native) = envelope.channel.strip_prefix("live_trades_") {
+                    self.trade(conn, native, &serde_json::from_str(data)?, recv, out);
+                }
+            }
+            "bts:request_reconnect" => out.commands.push(Command::Reconnect(conn, "request_reconnect")),
+            "bts:error" => {
+                let refusal: Refusal = serde_json::from_str(data)?;
+                let native = envelope.channel.rsplit_once('_').map(|(_, native)| native.to_owned());
+                let detail = format!("{}: {}", refusal.code.unwrap_or_default(), refusal.message);
+                out.reports.push(Report { fault: Fault::Refused, native, detail });
+            }
+            // Acknowledgements, answers to heartbeats, and what we did not subscribe to.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn diff(&mut self, conn: Conn, native: &str, book: BookData<'_>, recv: Time, out: &mut Out) {
+        let newest = self.newest == Some(conn);
+        let Some((keeper, own)) = self.keep(native, out) else { return };
+        keeper.heard(conn, recv, out);
+        let Some(last) = micros(&book.microtimestamp) else {
+            let detail = format!("microtimestamp {:?} is no number", book.microtimestamp);
+            return out.reports.push(Report { fault: Fault::Undecodable, native: Some(native.to_owned()), detail });
+        };
+        let ts = Some(Time::from_micros(last.cast_signed()));
+        let stamp = Stamp { ts, recv };
+        let same = own.seen.filter(|(from, _)| *from == conn).map(|(_, seen)| seen);
+        if let Some(seen) = same.filter(|seen| last < *seen) {
+            let detail = format!("a difference of {last} came after one of {seen}");
+            own.sync.reset();
+            keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out);
+            return self.fetch_due(recv, out);
+        }
+        // Of what came before the first difference of a connection, nothing is known but that the subscription stood.
+        let before = same.unwrap_or(last.saturating_sub(1));
+        let first = same.is_none() && own.sync.is_synced();
+        own.seen = Some((conn, last));
+        let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
+        let before = if first { 0 } else { before };
+        match own.sync.diff(Diff { before, last, conn, levels, ts }) {
+            // While one connection replaces another, both deliver, and what the other one told already is old.
+            Step::Old if newest => keeper.adopt(conn),
+            Step::Old => {}
+            Step::Apply(diff) => {
+                if newest {
+                    keeper.adopt(conn);
+                }
+                if !keeper.update(&diff.levels, |_| Ok(()), stamp, out) {
+                    own.sync.reset();
+                }
+            }
+            Step::Buffered => {
+                if !keeper.resync.is_asked() {
+                    keeper.resync.request(recv);
+                }
+            }
+            Step::Gap { last, before } => {
+                let detail = format!("what follows {before} came, the book is of {last}");
+                keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out);
+            }
+        }
+        self.fetch_due(recv, out);
+    }
+
+    fn trade(&mut self, conn: Conn, native: &str, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {
+        let Some((keeper, _)) = self.keep(native, out) else { return };
+        keeper.heard(conn, recv, out);
+        let told = Trade {
+            price: trade.price_str.0,
+            size: trade.amount_str.0,
+            side: match trade.side {
+                0 => Some(Side::Buy),
+                1 => Some(Side::Sell),
+                _ => None,
+            },
+            trade_id: trade.id.to_compact_string(),
+            reference: None,
+        };
+        let ts = micros(&trade.microtimestamp).map(|micros| Time::from_micros(micros.cast_signed()));
+        keeper.trade(trade.id, told, Stamp { ts, recv }, out);
+    }
+
+    fn snapshot(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
+        let Some(native) = pair_of(url) else { return };
+        let snapshot = serde_json::from_slice::<BookData<'_>>(body).ok();
+        let Some((id, snapshot)) = snapshot.and_then(|s| Some((micros(&s.microtimestamp)?, s))) else {
+            return undecodable(body, out);
+        };
+        let Some((keeper, own)) = self.keep(native, out) else { return };
+        if own.sync.is_synced() || keeper.is_stale() {
+            // An answer to a question asked twice, or one that came too late.
+            return;
+        }
+        let conn = keeper.owner().unwrap_or(Conn(0));
+        match own.sync.snapshot(id) {
+            Ok(diffs) => {
+                let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
+                let mut book = Book::new();
+                let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
+                let ts = diffs.last().map_or(Some(Time::from_micros(id.cast_signed())), |d| d.ts);
+                let stamp = Stamp { ts, recv };
+                let live = match applied {
+                    Ok(()) => keeper.snapshot_book(conn, book, stamp, out),
+                    Err(error) => {
+                        keeper.fault(error.into(), stamp, out);
+                        false
+                    }
+                };
+                if !live {
+                    own.sync.reset();
+                }
+            }
+            Err(Misfit::TooOld { .. } | Misfit::Hole { .. }) => keeper.resync.request(recv),
+        }
+        self.fetch_due(recv, out);
+    }
+
+    fn markets(&mut self, body: &[u8], recv: Time, out: &mut Out) {
+        let Ok(markets) = serde_json::from_slice::<Vec<Market<'_>>>(body) else { return undecodable(body, out) };
+        self.list.done();
+        for market in &markets {
+            let symbol: CompactString = market.name.chars().map(|c| if c == '/' { '-' } else { c }).collect();
+            if !self.roster.wants(&symbol) {
+                continue;
+            }
+            let step = |decimals: u32| (decimals <= 28).then(|| Decimal::new(1, decimals));
+            let steps = Steps { tick: step(market.counter_decimals), lot: step(market.base_decimals) };
+            self.listing.insert(&market.market_symbol, symbol, steps);
+            if let Some(keeper) = self.roster.by_native(&market.market_symbol) {
+                keeper.describe(steps.tick, steps.lot, out);
+                keeper.halt((market.trading == "Disabled").then_some("trading_disabled"), recv, out);
+            }
+        }
+    }
+
+    /// Fetches the snapshots that are due, as far as the limit allows.
+    fn fetch_due(&mut self, now: Time, out: &mut Out) {
+        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
+            if !self.snapshots.take(now) {
+                break;
+            }
+            keeper.resync.asked(now);
+            let native = &keeper.instrument().native;
+            out.commands.push(Command::Fetch(format!("https://www.bitstamp.net/api/v2/order_book/{native}/")));
+        }
+    }
+}
+
+impl Adapter for Bitstamp {
+    fn rules(&self) -> Rules {
+        Rules {
+            venue: "bitstamp",
+            websocket_url: WEBSOCKET_URL.to_owned(),
+            instruments_url: Some(MARKETS_URL.to_owned()),
+            // Heartbeats come only in answer to ours.
+            silence_max: Duration::from_secs(30),
+            ping_text: Some(r#"{"event":"bts:heartbeat"}"#),
+            ping_every: Duration::from_secs(15),
+            // Cut at 90 days.
+            age_max: Some(Duration::from_secs(89 * 86_400)),
+            sends_per_second_max: 20,
+        }
+    }
+
+    fn opened(&mut self, conn: Conn, _url: &str, now: Time, out: &mut Out) {
+        self.roster.report_unusable(out);
+        self.newest = Some(conn);
+        let lower = |symbol: &str| joined(symbol).to_ascii_lowercase().to_compact_string();
+        let natives = self.listing.natives(self.roster.wanted(), lower, out);
+        for native in &natives {
+            if let Some((keeper, _)) = self.keep(native, out) {
+                keeper.opened(conn, now, out);
+                if !keeper.is_live() {
+                    keeper.resync.expect(now.plus_millis(SNAPSHOT_DELAY_MS));
+                }
+            }
+        }
+        // One channel a message.
+        for channel in ["live_trades", "diff_order_book"] {
+            for native in &natives {
+                let text = format!(r#"{{"event":"bts:subscribe","data":{{"channel":"{channel}_{native}"}}}}"#);
+                out.commands.push(Command::Send(conn, text));
+            }
+        }
+    }
+
+    fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
+        if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
+            undecodable(bytes, out);
+        }
+    }
+
+    fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
+        if url.contains("/markets") || url.contains("/trading-pairs-info") {
+            self.markets(body, recv, out);
+        } else {
+            self.snapshot(url, body, recv, out);
+        }
+    }
+
+    fn failed(&mut self, url: &str, now: Time, _out: &mut Out) {
+        if url.contains("/markets") {
+            self.list.request(now);
+            self.list.asked(now);
+        } else if let Some(keeper) = pair_of(url).and_then(|native| self.roster.by_native(native))
+            && !keeper.is_live()
+        {
+            keeper.resync.request(now);
+        }
+    }
+
+    fn closed(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out) {
+        for keeper in self.roster.iter_mut().filter(|k| k.owner() == Some(conn)) {
+            if let Some(own) = self.own.get_mut(keeper.number() as usize) {
+                own.sync.reset();
+                own.seen = None;
+            }
+        }
+        self.roster.lost(conn, reason, now, out);
+    }
+
+    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        self.closed(conn, "silent", now, out);
+        out.commands.push(Command::Reconnect(conn, "silent"));
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
+        snapshot.into_iter().chain(self.list.at()).min()
+    }
+
+    fn timer(&mut self, now: Time, out: &mut Out) {
+        self.fetch_due(now, out);
+        if self.list.is_due(now) {
+            self.list.asked(now);
+            out.commands.push(Command::Fetch(MARKETS_URL.to_owned()));
+        }
+    }
+
+    fn retell(&self, now: Time, out: &mut Out) {
+        self.roster.retell(now, out);
+    }
+
+    fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
+        self.list.done();
+        self.roster.end(reason, now, out);
+    }
+}
+
+/// The pair that an order book's URL names: `…/order_book/btcusd/`. Books order by order (`?group=2`) are other ones.
+fn pair_of(url: &str) -> Option<&str> {
+    let (_, pair) = url.split_once("/order_book/")?;
+    let pair = pair.strip_suffix('/').unwrap_or(pair);
+    (!pair.is_empty() && !pair.contains(['/', '?'])).then_some(pair)
+}
+
+fn micros(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|micros| i64::try_from(*micros).is_ok())
+}
+
+#[cfg(test)]
+#[path = "bitstamp/tests.rs"]
+mod tests;

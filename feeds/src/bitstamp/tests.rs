@@ -1,0 +1,132 @@
+use super::*;
+use crate::rig::{Rig, frames};
+
+const SESSION: &str = include_str!("../../fixtures/bitstamp/session.jsonl");
+const SNAPSHOT: &str = include_str!("../../fixtures/bitstamp/order_book.json");
+const MARKETS: &str = include_str!("../../fixtures/bitstamp/markets.json");
+const SNAPSHOT_URL: &str = "https://www.bitstamp.net/api/v2/order_book/btcusd/";
+
+fn rig() -> Rig<Bitstamp> {
+    let mut rig = Rig::new(Bitstamp::new(&["BTC-USD".to_owned()]));
+    rig.open(1, WEBSOCKET_URL);
+    rig
+}
+
+fn play(rig: &mut Rig<Bitstamp>, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    let session = frames(SESSION);
+    numbers.into_iter().flat_map(|n| rig.frame(1, session[n])).collect()
+}
+
+#[test]
+fn it_subscribes_one_channel_a_message() {
+    assert_eq!(
+        rig().asked(),
+        [
+            r#"send 1: {"event":"bts:subscribe","data":{"channel":"live_trades_btcusd"}}"#,
+            r#"send 1: {"event":"bts:subscribe","data":{"channel":"diff_order_book_btcusd"}}"#,
+        ]
+    );
+    assert_eq!(rig().adapter.rules().ping_text, Some(r#"{"event":"bts:heartbeat"}"#));
+}
+
+#[test]
+fn a_book_is_a_snapshot_and_what_is_later() {
+    let mut rig = rig();
+    play(&mut rig, [0, 1]);
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    assert!(play(&mut rig, 2..4).is_empty(), "the book waits");
+    let told = rig.response(SNAPSHOT_URL, SNAPSHOT);
+    assert_eq!(
+        told,
+        ["BTC-USD book snapshot 1/2", "BTC-USD quote 1.1@50000 1.9@50001", "BTC-USD status live -"],
+        "the last difference is part of it"
+    );
+    assert_eq!(rig.out.updates[0].ts, Some(Time::from_micros(1_767_607_200_000_300)));
+    assert_eq!(play(&mut rig, [4, 4])[0], "BTC-USD book [0.5@50000] []");
+    assert_eq!(play(&mut rig, [5, 5]), ["BTC-USD trade 501 buy 0.25@50001"]);
+    assert!(rig.faults().is_empty());
+}
+
+#[test]
+fn a_snapshot_from_before_the_stream_is_fetched_again() {
+    let mut rig = rig();
+    play(&mut rig, [3]);
+    assert!(rig.response(SNAPSHOT_URL, SNAPSHOT).is_empty());
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    rig.step(|a, now, out| a.failed(SNAPSHOT_URL, now, out));
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    let told = rig.response(SNAPSHOT_URL, &SNAPSHOT.replace("000200", "000350"));
+    assert_eq!(told[0], "BTC-USD book snapshot 2/1");
+    assert!(rig.response(SNAPSHOT_URL, SNAPSHOT).is_empty(), "an answer that came twice");
+}
+
+#[test]
+fn a_quiet_pairs_snapshot_is_fetched_by_the_timer() {
+    let mut rig = rig();
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    assert_eq!(rig.response(SNAPSHOT_URL, SNAPSHOT)[0], "BTC-USD book snapshot 2/1");
+    assert_eq!(play(&mut rig, [3])[0], "BTC-USD book [0@49999] [4@50002]");
+    assert!(rig.faults().is_empty());
+}
+
+#[test]
+fn differences_out_of_order_and_a_crossed_book_are_found() {
+    let mut rig = rig();
+    play(&mut rig, 0..3);
+    rig.response(SNAPSHOT_URL, SNAPSHOT);
+    play(&mut rig, [4]);
+    let told = play(&mut rig, [3]);
+    assert_eq!(rig.faults(), ["gap"]);
+    assert_eq!(told[0], "BTC-USD book invalid gap");
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    assert_eq!(rig.response(SNAPSHOT_URL, &SNAPSHOT.replace("000200", "000500"))[0], "BTC-USD book snapshot 2/1");
+    let crossing = frames(SESSION)[4].replace("000400", "000600").replace("50000.00", "50001.00");
+    assert_eq!(rig.frame(1, &crossing)[0], "BTC-USD book invalid crossed");
+    assert_eq!(rig.faults(), ["crossed"]);
+}
+
+#[test]
+fn heartbeats_reconnects_and_refusals() {
+    let mut rig = rig();
+    assert!(play(&mut rig, [0, 6]).is_empty() && rig.faults().is_empty());
+    play(&mut rig, [7]);
+    assert_eq!(rig.asked(), ["reconnect 1: request_reconnect"]);
+    play(&mut rig, [8]);
+    assert_eq!(rig.faults(), ["refused"]);
+    for bad in ["", "[]", "{}", r#"{"event":"data","channel":"diff_order_book_x","data":{}}"#] {
+        assert!(rig.frame(1, bad).is_empty());
+        assert_eq!(rig.faults(), ["undecodable"], "{bad}");
+    }
+}
+
+#[test]
+fn one_connection_replaces_another_without_a_break() {
+    let mut rig = rig();
+    play(&mut rig, 0..3);
+    rig.response(SNAPSHOT_URL, SNAPSHOT);
+    rig.open(2, WEBSOCKET_URL);
+    assert_eq!(play(&mut rig, [3]).len(), 1);
+    assert!(rig.frame(2, frames(SESSION)[3]).is_empty());
+    assert!(rig.step(|a, now, out| a.closed(Conn(1), "age", now, out)).is_empty());
+    assert_eq!(rig.frame(2, frames(SESSION)[4]).len(), 2);
+    let told = rig.step(|a, now, out| a.silent(Conn(2), now, out));
+    assert_eq!(told.last().map(String::as_str), Some("BTC-USD status stale silent"));
+    assert_eq!(rig.asked(), ["reconnect 2: silent"]);
+}
+
+#[test]
+fn steps_and_names_come_from_the_list() {
+    let mut rig = Rig::new(Bitstamp::new(&["BTC-USD".to_owned(), "NO-PE".to_owned()]));
+    rig.response(MARKETS_URL, MARKETS);
+    rig.open(1, WEBSOCKET_URL);
+    assert_eq!(rig.faults(), ["refused"], "not in the list");
+    let instrument = &rig.out.instruments[0].1;
+    assert_eq!((&*instrument.native, instrument.tick_size), ("btcusd", Some(Decimal::new(1, 2))));
+    assert_eq!(instrument.lot_size, Some(Decimal::new(1, 8)));
+    assert_eq!(pair_of("https://www.bitstamp.net/api/v2/order_book/btcusd/?group=2"), None);
+    assert_eq!(pair_of("https://www.bitstamp.net/api/v2/order_book/btcusd"), Some("btcusd"));
+}

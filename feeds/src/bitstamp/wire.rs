@@ -1,0 +1,65 @@
+//! The frames of Bitstamp's WebSocket v2 and its REST answers (bitstamp.net/websocket/v2, bitstamp.net/api).
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::wire::{LevelPairs, Quoted};
+
+#[derive(Deserialize)]
+pub(super) struct Envelope<'a> {
+    #[serde(borrow)]
+    pub(super) event: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) channel: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+}
+
+/// `diff_order_book_<pair>`, and REST `order_book`.
+#[derive(Deserialize)]
+pub(super) struct BookData<'a> {
+    #[serde(borrow)]
+    pub(super) microtimestamp: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) bids: LevelPairs,
+    #[serde(default)]
+    pub(super) asks: LevelPairs,
+}
+
+/// `live_trades_<pair>`
+#[derive(Deserialize)]
+pub(super) struct WireTrade<'a> {
+    pub(super) id: u64,
+    pub(super) amount_str: Quoted,
+    pub(super) price_str: Quoted,
+    /// The taker's side: 0 buys, 1 sells.
+    #[serde(rename = "type")]
+    pub(super) side: u8,
+    #[serde(borrow, default)]
+    pub(super) microtimestamp: Cow<'a, str>,
+}
+
+/// `bts:error`
+#[derive(Deserialize)]
+pub(super) struct Refusal {
+    #[serde(default)]
+    pub(super) code: Option<u64>,
+    #[serde(default)]
+    pub(super) message: String,
+}
+
+/// REST `markets`; before it, `trading-pairs-info`.
+#[derive(Deserialize)]
+pub(super) struct Market<'a> {
+    #[serde(borrow, alias = "url_symbol")]
+    pub(super) market_symbol: Cow<'a, str>,
+    /// `BTC/USD`
+    #[serde(borrow)]
+    pub(super) name: Cow<'a, str>,
+    pub(super) base_decimals: u32,
+    pub(super) counter_decimals: u32,
+    #[serde(borrow, default)]
+    pub(super) trading: Cow<'a, str>,
+}
