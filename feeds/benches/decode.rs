@@ -163,6 +163,88 @@ fn binance(c: &mut Criterion) {
     group.finish();
 }
 
+/// The cheapest frame that changes a book, at the other venues.
+fn one_level(c: &mut Criterion) {
+    let size = |i: usize| format!("1.{:05}", i + 1);
+    bench_one_level(
+        c,
+        "binance-usdm",
+        &[r#"{"lastUpdateId":10,"bids":[["65000.00","1"]],"asks":[["65000.10","2"]]}"#],
+        |i| {
+            let (before, last) = (10 + i, 11 + i);
+            let levels = format!(r#""b":[["65000.00","{}"]],"a":[]"#, size(i));
+            format!(
+                r#"{{"stream":"btcusdt@depth@100ms","data":{{"e":"depthUpdate","E":1,"T":1,"s":"BTCUSDT","U":{last},"u":{last},"pu":{before},{levels}}}}}"#
+            )
+        },
+    );
+    let bybit = |kind: &str, u: usize, bids: &str, asks: &str| {
+        format!(
+            r#"{{"topic":"orderbook.200.BTCUSDT","type":"{kind}","ts":1,"data":{{"s":"BTCUSDT","b":[{bids}],"a":[{asks}],"u":{u},"seq":1}},"cts":1}}"#
+        )
+    };
+    let first = bybit("snapshot", 10, r#"["65000.00","1"]"#, r#"["65000.10","2"]"#);
+    bench_one_level(c, "bybit-linear", &[&first], |i| {
+        bybit("delta", 11 + i, &format!(r#"["65000.00","{}"]"#, size(i)), "")
+    });
+    let okx = |action: &str, before: i64, last: usize, bids: &str, asks: &str| {
+        format!(
+            r#"{{"arg":{{"channel":"books","instId":"BTC-USDT"}},"action":"{action}","data":[{{"asks":[{asks}],"bids":[{bids}],"ts":"1","checksum":0,"seqId":{last},"prevSeqId":{before}}}]}}"#
+        )
+    };
+    let first = okx("snapshot", -1, 10, r#"["65000","1","0","1"]"#, r#"["65000.1","2","0","1"]"#);
+    bench_one_level(c, "okx", &[&first], |i| {
+        okx("update", 10 + i as i64, 11 + i, &format!(r#"["65000","{}","0","1"]"#, size(i)), "")
+    });
+    let coinbase = r#"{"type":"snapshot","product_id":"BTC-USD","bids":[["65000.00","1"]],"asks":[["65000.10","2"]]}"#;
+    bench_one_level(c, "coinbase-exchange", &[coinbase], |i| {
+        let (size, time) = (size(i), "2026-01-05T10:00:00.123456Z");
+        format!(
+            r#"{{"type":"l2update","product_id":"BTC-USD","changes":[["buy","65000.00","{size}"]],"time":"{time}"}}"#
+        )
+    });
+    let gemini = |last: usize, bids: &str, asks: &str| {
+        let before = last - 1;
+        format!(r#"{{"e":"depthUpdate","E":1,"s":"btcusd","U":{before},"u":{last},"b":[{bids}],"a":[{asks}]}}"#)
+    };
+    let first = gemini(10, r#"["65000.00","1"]"#, r#"["65000.10","2"]"#);
+    bench_one_level(c, "gemini", &[&first], |i| gemini(11 + i, &format!(r#"["65000.00","{}"]"#, size(i)), ""));
+    let begin = [
+        r#"{"event":"conf","status":"OK","flags":65536}"#,
+        r#"{"event":"subscribed","channel":"book","chanId":7,"symbol":"tBTCUSD","prec":"P0"}"#,
+        "[7,[[65000,1,1],[65001,1,-2]],1]",
+    ];
+    bench_one_level(c, "bitfinex", &begin, |i| format!("[7,[65000,1,{}],{}]", size(i), i + 2));
+}
+
+/// `begin` are the frames that make the book live; one that begins as a REST snapshot does is given as an answer.
+fn bench_one_level(c: &mut Criterion, venue: &str, begin: &[&str], update: impl Fn(usize) -> String) {
+    let updates: Vec<String> = (0..1_000).map(update).collect();
+    let mut group = c.benchmark_group(venue);
+    group.throughput(Throughput::Elements(updates.len() as u64));
+    group.bench_function("update of one level", |b| {
+        b.iter_batched(
+            || {
+                let (mut adapter, mut out) = (adapter(venue, &[]).expect("ours"), Out::default());
+                for frame in begin {
+                    if frame.starts_with(r#"{"lastUpdateId"#) {
+                        adapter.response("?symbol=BTCUSDT", frame.as_bytes(), Time(0), &mut out);
+                    } else {
+                        adapter.frame(Conn(0), frame.as_bytes(), Time(0), &mut out);
+                    }
+                }
+                adapter
+            },
+            |mut adapter| {
+                let told = feed(adapter.as_mut(), &updates);
+                assert!(told >= updates.len(), "{venue}: a book that does not follow");
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
 fn synthetic(c: &mut Criterion) {
     let mut group = c.benchmark_group("synthetic");
     let mut market = Synthetic::new(1, 200, 1_000);
@@ -194,5 +276,5 @@ fn feed(adapter: &mut dyn Adapter, frames: &[String]) -> usize {
     updates
 }
 
-criterion_group!(benches, coinbase, kraken, binance, synthetic);
+criterion_group!(benches, coinbase, kraken, binance, one_level, synthetic);
 criterion_main!(benches);

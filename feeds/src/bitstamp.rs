@@ -4,6 +4,9 @@
 //! lost one shows only if it leaves the book crossed (`integrity` is `ordered`). Every difference since the subscription
 //! is kept until the snapshot comes, and the snapshot must not be older than the first of them: the venue's REST answers
 //! lag behind by a second.
+//!
+//! Orders one by one (`live_orders`) are not subscribed to. Where a recording holds them, their chain is verified, and no
+//! book is made of them.
 
 mod wire;
 
@@ -52,6 +55,8 @@ struct Own {
     sync: DepthSync,
     /// The last difference, and the connection that it came by.
     seen: Option<(Conn, u64)>,
+    /// The last event of an order, and the connection that it came by.
+    order: Option<(Conn, u128)>,
 }
 
 impl Bitstamp {
@@ -78,7 +83,7 @@ impl Bitstamp {
         let keeper = self.roster.keep(native, describe, out)?;
         let number = keeper.number() as usize;
         if self.own.len() <= number {
-            self.own.resize(number + 1, Own { sync: DepthSync::new(Rule::Ranges), seen: None });
+            self.own.resize(number + 1, Own { sync: DepthSync::new(Rule::Ranges), seen: None, order: None });
         }
         Some((keeper, &mut self.own[number]))
     }
@@ -95,6 +100,11 @@ impl Bitstamp {
             "trade" => {
                 if let Some(native) = envelope.channel.strip_prefix("live_trades_") {
                     self.trade(conn, native, &serde_json::from_str(data)?, recv, out);
+                }
+            }
+            "order_created" | "order_changed" | "order_deleted" => {
+                if let Some(native) = envelope.channel.strip_prefix("live_orders_") {
+                    self.order(conn, native, &envelope, recv, out);
                 }
             }
             "bts:request_reconnect" => out.commands.push(Command::Reconnect(conn, "request_reconnect")),
@@ -116,7 +126,8 @@ impl Bitstamp {
         keeper.heard(conn, recv, out);
         let Some(last) = micros(&book.microtimestamp) else {
             let detail = format!("microtimestamp {:?} is no number", book.microtimestamp);
-            return out.reports.push(Report { fault: Fault::Undecodable, native: Some(native.to_owned()), detail });
+            out.reports.push(Report { fault: Fault::Undecodable, native: Some(native.to_owned()), detail });
+            return self.suspect(conn, recv, out);
         };
         let ts = Some(Time::from_micros(last.cast_signed()));
         let stamp = Stamp { ts, recv };
@@ -176,6 +187,18 @@ impl Bitstamp {
         keeper.trade(trade.id, told, Stamp { ts, recv }, out);
     }
 
+    /// Each event of an order names the one before it.
+    fn order(&mut self, conn: Conn, native: &str, event: &Envelope<'_>, recv: Time, out: &mut Out) {
+        let Some((keeper, own)) = self.keep(native, out) else { return };
+        keeper.heard(conn, recv, out);
+        let before = event_number(&event.pre_event_id);
+        if let Some((_, last)) = own.order.filter(|(from, last)| *from == conn && before != Some(*last)) {
+            let detail = format!("what follows order event {} came, the last was {last:032x}", event.pre_event_id);
+            out.reports.push(Report { fault: Fault::Gap, native: Some(native.to_owned()), detail });
+        }
+        own.order = event_number(&event.event_id).map(|id| (conn, id));
+    }
+
     fn snapshot(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
         let Some(native) = pair_of(url) else { return };
         let snapshot = serde_json::from_slice::<BookData<'_>>(body).ok();
@@ -227,6 +250,17 @@ impl Bitstamp {
                 keeper.halt((market.trading == "Disabled").then_some("trading_disabled"), recv, out);
             }
         }
+    }
+
+    /// Nothing later would show what an undecodable frame changed.
+    fn suspect(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        for keeper in self.roster.iter().filter(|k| k.owner() == Some(conn)) {
+            if let Some(own) = self.own.get_mut(keeper.number() as usize) {
+                own.sync.reset();
+            }
+        }
+        self.roster.suspect(conn, now, out);
+        self.fetch_due(now, out);
     }
 
     /// Fetches the snapshots that are due, as far as the limit allows.
@@ -283,6 +317,7 @@ impl Adapter for Bitstamp {
     fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
         if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
             undecodable(bytes, out);
+            self.suspect(conn, recv, out);
         }
     }
 
@@ -348,6 +383,15 @@ fn pair_of(url: &str) -> Option<&str> {
     let (_, pair) = url.split_once("/order_book/")?;
     let pair = pair.strip_suffix('/').unwrap_or(pair);
     (!pair.is_empty() && !pair.contains(['/', '?'])).then_some(pair)
+}
+
+/// `000659d4-cba2-b200-0000-000101000020`
+fn event_number(text: &str) -> Option<u128> {
+    if text.len() > 36 {
+        return None;
+    }
+    let digits: CompactString = text.chars().filter(|c| *c != '-').collect();
+    u128::from_str_radix(&digits, 16).ok()
 }
 
 fn micros(text: &str) -> Option<u64> {

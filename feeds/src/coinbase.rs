@@ -17,6 +17,7 @@ use self::wire::{BookEvent, BookSide, Envelope, Products, SubscriptionsEvent, Ti
 use crate::keeper::{QuoteSource, Stamp, Ways};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Roster, Steps};
+use crate::sequence::{Place, Sequence};
 use crate::wire::{is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
@@ -41,32 +42,6 @@ pub struct Coinbase {
     reconnect: Resync,
     list: Resync,
     conns: HashMap<Conn, Sequence>,
-}
-
-/// Where a connection's sequence stands.
-#[derive(Clone, Copy, Default, Debug)]
-struct Sequence {
-    /// The number of the next frame; none before the first.
-    next: Option<u64>,
-    /// A gap was found, and the connection is to be made anew.
-    broken: bool,
-}
-
-enum Place {
-    Next,
-    Again,
-    Gap { expected: u64 },
-}
-
-impl Sequence {
-    fn place(&self, number: u64) -> Place {
-        match self.next {
-            None => Place::Next,
-            Some(next) if number == next => Place::Next,
-            Some(next) if number.checked_add(1) == Some(next) => Place::Again,
-            Some(expected) => Place::Gap { expected },
-        }
-    }
 }
 
 impl Coinbase {

@@ -234,6 +234,8 @@ impl Adapter for CoinbaseExchange {
     fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
         if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
             undecodable(bytes, out);
+            self.roster.suspect(conn, recv, out);
+            self.resync_due(recv, out);
         }
     }
 

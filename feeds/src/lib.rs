@@ -12,11 +12,13 @@
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
 pub mod binance;
+pub mod bitfinex;
 pub mod bitstamp;
 pub mod bybit;
 pub mod coinbase;
 pub mod coinbase_exchange;
 pub mod depth;
+pub mod gemini;
 pub mod keeper;
 pub mod kraken;
 pub mod okx;
@@ -25,6 +27,7 @@ pub mod resync;
 #[cfg(test)]
 mod rig;
 mod roster;
+mod sequence;
 pub mod split;
 pub mod symbols;
 pub mod synthetic;
@@ -200,10 +203,12 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
     match venue {
         "coinbase" | "coinbase-advanced" => Some(Box::new(coinbase::Coinbase::new(symbols))),
         "coinbase-exchange" => Some(Box::new(coinbase_exchange::CoinbaseExchange::new(symbols))),
+        "gemini" => Some(Box::new(gemini::Gemini::new(symbols))),
         "kraken" | "kraken-v2" => Some(Box::new(kraken::Kraken::new(symbols))),
         "binance" | "binance-spot" => Some(Box::new(binance::Binance::new(symbols))),
         "binance-usdm" => Some(Box::new(binance::Binance::of(binance::Market::UsdM, symbols))),
         "binance-coinm" => Some(Box::new(binance::Binance::of(binance::Market::CoinM, symbols))),
+        "bitfinex" => Some(Box::new(bitfinex::Bitfinex::new(symbols))),
         "bitstamp" => Some(Box::new(bitstamp::Bitstamp::new(symbols))),
         "bybit" | "bybit-v5" => Some(Box::new(bybit::all())),
         "bybit-spot" => Some(Box::new(bybit::Bybit::new(bybit::Category::Spot, symbols))),
@@ -219,12 +224,14 @@ pub const VENUES: &[&str] = &[
     "binance",
     "binance-coinm",
     "binance-usdm",
+    "bitfinex",
     "bitstamp",
     "bybit-inverse",
     "bybit-linear",
     "bybit-spot",
     "coinbase",
     "coinbase-exchange",
+    "gemini",
     "kraken",
     "okx",
 ];

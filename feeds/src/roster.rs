@@ -181,6 +181,15 @@ impl Roster {
         }
     }
 
+    /// A frame of that connection could not be decoded. Where nothing later would show what it changed, every book that
+    /// it may have been of is to be asked for again.
+    pub(crate) fn suspect(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        for keeper in self.keepers.iter_mut().filter(|k| k.owner() == Some(conn) && k.is_live()) {
+            keeper.invalidate(Fault::Undecodable.as_str(), now, out);
+            keeper.resync.request(now);
+        }
+    }
+
     pub(crate) fn retell(&self, now: Time, out: &mut Out) {
         for keeper in &self.keepers {
             keeper.retell(now, out);

@@ -43,8 +43,17 @@ const BITSTAMP: [&str; 3] = [
     include_str!("../fixtures/bitstamp/order_book.json"),
     include_str!("../fixtures/bitstamp/markets.json"),
 ];
+const GEMINI: [&str; 3] = [
+    include_str!("../fixtures/gemini/session.jsonl"),
+    include_str!("../fixtures/gemini/v2.jsonl"),
+    include_str!("../fixtures/gemini/details.json"),
+];
+const BITFINEX: [&str; 2] =
+    [include_str!("../fixtures/bitfinex/session.jsonl"), include_str!("../fixtures/bitfinex/pairs.json")];
 
 const URLS: &[&str] = &[
+    "https://api.gemini.com/v1/symbols/details/btcusd",
+    "https://api-pub.bitfinex.com/v2/conf/pub:list:pair:exchange",
     "https://api.exchange.coinbase.com/products",
     "https://www.bitstamp.net/api/v2/order_book/btcusd/",
     "https://www.bitstamp.net/api/v2/markets/",
@@ -199,6 +208,16 @@ fn coinbase_exchange() {
 #[test]
 fn bitstamp() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitstamp", &BITSTAMP, bytes));
+}
+
+#[test]
+fn gemini() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("gemini", &GEMINI, bytes));
+}
+
+#[test]
+fn bitfinex() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitfinex", &BITFINEX, bytes));
 }
 
 #[test]

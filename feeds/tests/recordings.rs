@@ -28,12 +28,15 @@ const RECORDINGS: &[&str] = &[
     "binance-usdm/2021-07-22_depth_bookTicker_kline_aggTrade.jsonl.zst",
     "binance-usdm/2024-07-18_btcusdt_depth0ms_bookTicker_trade.jsonl.zst",
     "binance-usdm/2024-08-08_btcusdt_depth0ms_bookTicker_trade.jsonl.zst",
+    "bitfinex/2021-04-17_book_trades_ticker.jsonl.zst",
     "bitstamp/2021-04-17_diff_order_book_live_trades.jsonl.zst",
     "bitstamp/2022-01-05_diff_order_book_live_trades.jsonl.zst",
     "bitstamp/2026-08-24_btcusd_live_orders_L3.jsonl.zst",
     "bybit-v5/2026-08-09_linear_spot_ob200_tickers_trades_kline.jsonl.zst",
     "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_candles_heartbeats.jsonl.zst",
     "coinbase-exchange/2021-04-17_10prod_level2_ticker_matches.jsonl.zst",
+    "gemini/2021-06-24_10sym_l2.jsonl.zst",
+    "gemini/2026-08-09_10sym_l2_trades.jsonl.zst",
     "kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst",
     "kraken-v2/2026-08-02_btcusd_book_sample.jsonl.zst",
     "kraken-v2/2026-08-02_xrpusd_book_sample.jsonl.zst",
@@ -69,7 +72,51 @@ fn main() -> ExitCode {
             }
         })
         .collect();
+    let mut trials: Vec<Trial> = trials;
+    for (venue, exchanges) in SINGLE_FRAMES {
+        let path = root.join("single-frames/tardis_mappers.jsonl.zst");
+        if path.exists() {
+            trials
+                .push(Trial::test(format!("single-frames of {venue}"), move || single_frames(venue, exchanges, &path)));
+        }
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Our venues, and what the collection of single frames calls them.
+const SINGLE_FRAMES: &[(&str, &[&str])] = &[
+    ("binance", &["binance"]),
+    ("binance-coinm", &["binance-delivery"]),
+    ("binance-usdm", &["binance-futures"]),
+    ("bitfinex", &["bitfinex", "bitfinex-derivatives"]),
+    ("bitstamp", &["bitstamp"]),
+    ("bybit-linear", &["bybit"]),
+    ("bybit-spot", &["bybit-spot"]),
+    ("coinbase-exchange", &["coinbase"]),
+    ("gemini", &["gemini"]),
+    ("okx", &["okex", "okex-futures", "okex-options", "okex-spreads", "okex-swap"]),
+];
+
+/// Frames by themselves, some made by hand: each is decoded, or passed over, whatever protocol it is of.
+fn single_frames(venue: &str, exchanges: &[&str], path: &Path) -> Result<(), Failed> {
+    let text = zstd::decode_all(std::fs::File::open(path)?)?;
+    let mut adapter = adapter(venue, &[]).ok_or("a venue without an adapter")?;
+    let (mut out, mut fed) = (Out::default(), 0);
+    for line in text.split(|c| *c == b'\n').filter(|line| !line.is_empty()) {
+        let row: Value = serde_json::from_slice(line)?;
+        if !exchanges.iter().any(|exchange| row["exchange"] == *exchange) {
+            continue;
+        }
+        fed += 1;
+        out.clear();
+        adapter.frame(ticker_feeds::Conn(0), row["raw"].to_string().as_bytes(), Time(0), &mut out);
+        // One has a size of `0.-10000`, which is no number.
+        let report = out.reports.iter().find(|report| report.fault == Fault::Undecodable);
+        if let Some(report) = report.filter(|report| !report.detail.contains("\"0.-")) {
+            return Err(format!("{}: {report:?}", row["raw"]).into());
+        }
+    }
+    if fed > 0 { Ok(()) } else { Err("no frame of it".into()) }
 }
 
 /// What a reader makes of one instrument's updates.
@@ -167,13 +214,15 @@ fn by_instrument<'a>(
     found
 }
 
-/// What a Coinbase recording itself says of a product's trades.
+/// What a recording itself says of an instrument's trades.
 #[derive(Default)]
 struct Listed {
     /// Trades from before the first update.
     history: BTreeSet<u64>,
     /// The trade listed last in the last update.
     last: Option<u64>,
+    /// The number of its trades' channel.
+    channel: Option<u64>,
 }
 
 fn collect_listed(line: &Line<'_>, listed: &mut BTreeMap<String, Listed>) {
@@ -184,6 +233,23 @@ fn collect_listed(line: &Line<'_>, listed: &mut BTreeMap<String, Listed>) {
         let frame: Value = serde_json::from_slice(data.bytes()).expect("JSON");
         let listed = listed.entry(frame["product_id"].as_str().expect("a product").to_owned()).or_default();
         listed.history.extend(frame["trade_id"].as_u64());
+    }
+    if head.contains("\"l2_updates\"") || head.contains("\"auction_events\"") {
+        let frame: Value = serde_json::from_slice(data.bytes()).expect("JSON");
+        let listed = listed.entry(frame["symbol"].as_str().expect("a symbol").to_owned()).or_default();
+        listed.history.extend(frame["trades"].as_array().into_iter().flatten().filter_map(|t| t["event_id"].as_u64()));
+    }
+    // Bitfinex's channels have numbers, and names only when they begin.
+    if head.contains("\"subscribed\"") && head.contains("\"trades\"") {
+        let frame: Value = serde_json::from_slice(data.bytes()).expect("JSON");
+        listed.entry(frame["symbol"].as_str().expect("a symbol").to_owned()).or_default().channel =
+            frame["chanId"].as_u64();
+    } else if head.starts_with('[') {
+        let frame: Value = serde_json::from_slice(data.bytes()).expect("JSON");
+        let number = frame[0].as_u64();
+        if let Some(listed) = listed.values_mut().find(|l| l.channel.is_some() && l.channel == number) {
+            listed.history.extend(frame[1].as_array().into_iter().flatten().filter_map(|trade| trade[0].as_u64()));
+        }
     }
     if !head.contains("market_trades") {
         return;

@@ -130,3 +130,31 @@ fn steps_and_names_come_from_the_list() {
     assert_eq!(pair_of("https://www.bitstamp.net/api/v2/order_book/btcusd/?group=2"), None);
     assert_eq!(pair_of("https://www.bitstamp.net/api/v2/order_book/btcusd"), Some("btcusd"));
 }
+
+#[test]
+fn after_what_cannot_be_read_the_book_is_asked_for_again() {
+    let mut rig = rig();
+    play(&mut rig, 0..3);
+    rig.response(SNAPSHOT_URL, SNAPSHOT);
+    let told = rig.frame(1, &frames(SESSION)[3].replace("\"4.00000000\"", "4"));
+    assert_eq!(told[0], "BTC-USD book invalid undecodable");
+    assert_eq!(rig.faults(), ["undecodable"]);
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    play(&mut rig, [4]);
+    assert!(rig.faults().is_empty(), "it waits for the snapshot");
+}
+
+#[test]
+fn the_chain_of_orders_is_verified() {
+    let mut rig = Rig::new(Bitstamp::new(&[]));
+    let order = |id: u32, before: u32| {
+        let chain = format!(r#""event_id":"0000-{id:04}","pre_event_id":"0000-{before:04}""#);
+        format!(r#"{{"event":"order_created","channel":"live_orders_btcusd","data":{{"id":1}},{chain}}}"#)
+    };
+    for (id, before, faults) in [(2, 1, 0), (3, 2, 0), (5, 4, 1), (6, 5, 0)] {
+        rig.frame(1, &order(id, before));
+        assert_eq!(rig.faults().len(), faults, "{id} after {before}");
+    }
+    assert_eq!(rig.out.reports.len(), 0);
+}

@@ -15,6 +15,11 @@ pub(super) struct Envelope<'a> {
     pub(super) channel: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) data: Option<&'a RawValue>,
+    /// Of `live_orders_<pair>`: the event's id, and that of the one before it.
+    #[serde(borrow, default)]
+    pub(super) event_id: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) pre_event_id: Cow<'a, str>,
 }
 
 /// `diff_order_book_<pair>`, and REST `order_book`.

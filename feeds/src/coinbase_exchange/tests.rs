@@ -120,3 +120,13 @@ fn steps_come_from_the_list_and_errors_are_reported() {
         assert_eq!(rig.faults(), ["undecodable"], "{bad}");
     }
 }
+
+#[test]
+fn after_what_cannot_be_read_the_books_are_asked_for_again() {
+    let mut rig = rig();
+    play(&mut rig, 0..5);
+    let told = rig.frame(1, r#"{"type":"l2update","product_id":"BTC-USD","changes":[["buy","1","0.-1"]]}"#);
+    assert_eq!(told[0], "BTC-USD book invalid undecodable");
+    assert_eq!(rig.faults(), ["undecodable"]);
+    assert_eq!(rig.asked(), resubscribed());
+}
