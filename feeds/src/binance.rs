@@ -135,7 +135,7 @@ impl Binance {
         };
         let stream = envelope.stream.split_once('@').map_or("", |(_, stream)| stream);
         match (stream, &*envelope.e) {
-            ("depth" | "depth@100ms" | "depth@0ms", _) | ("", "depthUpdate") => {
+            ("depth" | "depth@100ms" | "depth@0ms" | "depth@250ms" | "depth@500ms", _) | ("", "depthUpdate") => {
                 self.depth(conn, serde_json::from_str(payload)?, recv, out);
             }
             ("bookTicker", _) => self.book_ticker(conn, &serde_json::from_str(payload)?, recv, out),

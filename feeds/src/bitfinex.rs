@@ -273,6 +273,8 @@ impl Bitfinex {
         };
         let link = self.conns.entry(conn).or_default();
         let Some(number) = event.number.filter(|_| link.channels.len() < CHANNELS_MAX) else { return };
+        // One subscription replaces another, whose last frames may still come: they count, and are not read.
+        link.channels.retain(|_, (old, name)| *old != kind || *name != event.symbol);
         link.channels.insert(number, (kind, event.symbol.to_compact_string()));
         let integrity = match link.flags {
             flags if flags & OB_CHECKSUM != 0 => Integrity::Verified,

@@ -27,6 +27,9 @@ pub const DEPTH: usize = 200;
 /// Topics in one subscription: spot's limit, kept to everywhere.
 pub const TOPICS_PER_SUBSCRIPTION_MAX: usize = 10;
 
+/// Length of all topics of one connection, in bytes: linear's and inverse's limit, kept to everywhere.
+pub const TOPICS_BYTES_MAX: usize = 21_000;
+
 /// Pages of the list of instruments that are fetched, at most; each holds up to 1000.
 pub const LIST_PAGES_MAX: usize = 10;
 
@@ -351,7 +354,16 @@ impl Adapter for Bybit {
     fn opened(&mut self, conn: Conn, _url: &str, now: Time, out: &mut Out) {
         self.roster.report_unusable(out);
         let category = self.category;
-        let natives = self.listing.natives(self.roster.wanted(), |symbol| category.native(symbol), out);
+        let mut natives = self.listing.natives(self.roster.wanted(), |symbol| category.native(symbol), out);
+        let mut room = TOPICS_BYTES_MAX;
+        let fits = natives.iter().take_while(|native| {
+            let topics = 3 * native.len() + "orderbook.1.publicTrade.orderbook.200.".len() + 3 * r#""",""#.len();
+            room.checked_sub(topics).map(|left| room = left).is_some()
+        });
+        for native in natives.split_off(fits.count()) {
+            let detail = format!("more than {TOPICS_BYTES_MAX} bytes of topics on one connection");
+            out.reports.push(Report { fault: Fault::Refused, native: Some(native.into()), detail });
+        }
         for native in &natives {
             if let Some((keeper, _)) = self.keep(native, out) {
                 keeper.opened(conn, now, out);

@@ -4,10 +4,11 @@
 //! fuzzer) tells it what happened ([`Adapter::opened`], [`Adapter::frame`], [`Adapter::response`], …) and does what it
 //! asks for in [`Out`]. Time is an argument everywhere, so a recording decodes the same today as on the day it was made.
 //!
-//! Layout: one file a venue ([`coinbase`], [`kraken`], [`binance`]; their wire forms beside them); [`synthetic`], a
-//! simulated market; [`recording`], the format of raw recordings; [`keeper`], what every adapter keeps of an instrument:
-//! its book, the quote that follows from it, its status; [`depth`], differences and the snapshot that they continue;
-//! [`resync`], when to ask for a book again; [`split`], several markets in one recording; [`trades`], which trades were seen; [`symbols`], names that need splitting.
+//! Layout: one file a venue ([`binance`], [`bitfinex`], [`bitstamp`], [`bybit`], [`coinbase`], [`coinbase_exchange`],
+//! [`gemini`], [`kraken`], [`okx`]; their wire forms beside them); [`synthetic`], a simulated market; [`recording`], the
+//! format of raw recordings; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows from
+//! it, its status; [`depth`], differences and the snapshot that they continue; [`resync`], when to ask for a book again;
+//! [`trades`], which trades were seen; [`symbols`], names that need splitting; [`split`], several markets in one recording.
 //!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
@@ -235,3 +236,21 @@ pub const VENUES: &[&str] = &[
     "kraken",
     "okx",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_venue_has_an_adapter_of_its_name() {
+        assert!(VENUES.is_sorted());
+        for venue in VENUES {
+            let rules = adapter(venue, &["BTC-USD".to_owned()]).expect(venue).rules();
+            assert_eq!(rules.venue, *venue);
+            assert!(rules.websocket_url.starts_with("wss://"));
+            assert!(rules.silence_max > Duration::ZERO && rules.sends_per_second_max > 0);
+        }
+        let named = "bybit-v5".to_owned();
+        assert!(!VENUES.contains(&named.as_str()) && adapter(&named, &[]).is_some(), "a recording's name");
+    }
+}

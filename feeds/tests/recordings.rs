@@ -73,6 +73,12 @@ fn main() -> ExitCode {
         })
         .collect();
     let mut trials: Vec<Trial> = trials;
+    for name in RECORDINGS.iter().filter(|name| CHAINED.iter().any(|folder| name.starts_with(folder))) {
+        let path = root.join(name);
+        if path.exists() {
+            trials.push(Trial::test(format!("{name} without one frame"), move || without_a_frame(&path)));
+        }
+    }
     for (venue, exchanges) in SINGLE_FRAMES {
         let path = root.join("single-frames/tardis_mappers.jsonl.zst");
         if path.exists() {
@@ -81,6 +87,46 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Folders of the venues whose rule shows every lost frame of a book.
+const CHAINED: &[&str] = &["binance-", "bitfinex/", "bybit-v5/", "okx/"];
+
+/// Recordings hold no loss. Without one frame that changed a book, that book must not be shown from where it shows.
+fn without_a_frame(path: &Path) -> Result<(), Failed> {
+    let text = zstd::decode_all(std::fs::File::open(path)?)?;
+    let lines: Vec<&[u8]> = text.split(|c| *c == b'\n').filter(|line| !line.is_empty()).collect();
+    let Line::Header { venue, .. } = Line::parse(lines[0])? else { return Err("no header".into()) };
+    let play = |dropped: Option<usize>| -> Result<Vec<(usize, Option<Update>)>, Failed> {
+        let mut player = Player::new(adapter(&venue, &[]).ok_or("a venue without an adapter")?);
+        let (mut out, mut now, mut told) = (Out::default(), Time(0), Vec::new());
+        for (number, line) in lines.iter().enumerate().skip(1).filter(|(number, _)| Some(*number) != dropped) {
+            let line = Line::parse(line)?;
+            now = line.ts().unwrap_or(now);
+            out.clear();
+            player.feed(&line, now, &mut out)?;
+            told.extend(out.reports.iter().map(|_| (number, None)));
+            let books = out.updates.drain(..).filter(|u| u.channel == Channel::Book);
+            told.extend(books.map(|update| (number, Some(update))));
+        }
+        Ok(told)
+    };
+    let clean = play(None)?;
+    let changes: Vec<(usize, u32)> = clean
+        .iter()
+        .filter_map(|(number, update)| Some((*number, update.as_ref().filter(|u| u.kind == Kind::Update)?.instrument)))
+        .collect();
+    // One in the middle whose book changes again.
+    let again = |(number, instrument): &(usize, u32)| changes.iter().any(|(n, i)| n > number && i == instrument);
+    let Some(&(dropped, instrument)) = changes[changes.len() / 2..].iter().find(|change| again(change)) else {
+        return Ok(());
+    };
+    let told = play(Some(dropped))?;
+    let found = told.iter().find(|(_, update)| update.is_none()).ok_or("nobody noticed")?.0;
+    let before = |update: &Update| matches!(update.data, Data::Book(_)) && update.instrument == instrument;
+    let shown = told.iter().any(|(n, u)| (dropped..found).contains(n) && u.as_ref().is_some_and(before));
+    let after = told.iter().any(|(n, u)| *n >= found && u.as_ref().is_some_and(before));
+    if shown || after { Err(format!("line {dropped} is missing, and the book was shown").into()) } else { Ok(()) }
 }
 
 /// Our venues, and what the collection of single frames calls them.

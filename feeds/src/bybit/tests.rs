@@ -35,6 +35,11 @@ fn it_subscribes_within_the_limit() {
             serde_json::from_str(text.strip_prefix("send 1: ").expect("sent")).expect("JSON");
         assert!(frame["args"].as_array().expect("a list").len() <= TOPICS_PER_SUBSCRIPTION_MAX);
     }
+    let symbols: Vec<String> = (0..1_000).map(|i| format!("A{i}-USDT")).collect();
+    let mut rig = Rig::new(Bybit::new(Category::Spot, &symbols));
+    rig.open(1, "");
+    assert!(rig.asked().iter().map(|text| text.len() - 40).sum::<usize>() < TOPICS_BYTES_MAX);
+    assert!(rig.faults().len() > 500);
 }
 
 #[test]
