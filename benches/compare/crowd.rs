@@ -48,6 +48,8 @@ pub(crate) struct Report {
     /// Readers whose connection has ended, and why the first did.
     pub(crate) ended: usize,
     pub(crate) why: Option<String>,
+    /// Readers that do not have, of each of their quote topics, an event that was due after the thaw. See [`Crowd::thaw`].
+    pub(crate) behind: usize,
     /// Since the last reset.
     pub(crate) seconds: f64,
     pub(crate) cpu_micros: u64,
@@ -56,6 +58,8 @@ pub(crate) struct Report {
 enum Command {
     Reset,
     Report,
+    Freeze(usize),
+    Thaw,
 }
 
 /// A running crowd. It ends when it is dropped.
@@ -93,6 +97,16 @@ impl Crowd {
 
     pub(crate) fn reset(&self) -> Result<(), String> {
         self.command(Command::Reset)
+    }
+
+    /// From now on the first `readers` read nothing.
+    pub(crate) fn freeze(&self, readers: usize) -> Result<(), String> {
+        self.command(Command::Freeze(readers))
+    }
+
+    /// They read again.
+    pub(crate) fn thaw(&self) -> Result<(), String> {
+        self.command(Command::Thaw)
     }
 
     pub(crate) fn report(&self) -> Result<Report, String> {
@@ -162,6 +176,10 @@ struct State {
     begun: Instant,
     since: (Instant, u64),
     sampled: Instant,
+    /// So many of the first readers do not read.
+    frozen: usize,
+    /// When they read again, in microseconds; 0 before.
+    thawed_at: i64,
 }
 
 impl State {
@@ -183,6 +201,8 @@ impl State {
             begun: Instant::now(),
             since: (Instant::now(), thread_cpu_micros()),
             sampled: Instant::now(),
+            frozen: 0,
+            thawed_at: 0,
         })
     }
 
@@ -195,6 +215,14 @@ impl State {
                     self.since = (Instant::now(), thread_cpu_micros());
                 }
                 Ok(Command::Report) => drop(reports.send(Ok(self.report()))),
+                Ok(Command::Freeze(readers)) => self.frozen = readers,
+                Ok(Command::Thaw) => {
+                    self.thawed_at = now_micros();
+                    // What has come meanwhile was told once, and is not told again.
+                    for number in 0..std::mem::take(&mut self.frozen) {
+                        self.look(number, false, true, false);
+                    }
+                }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
             }
@@ -215,6 +243,7 @@ impl State {
             served_micros: self.served_micros,
             ended: self.ended,
             why: self.why.clone(),
+            behind: self.readers.iter().filter(|r| self.watch.is_behind(&r.seen, self.thawed_at)).count(),
             seconds: self.since.0.elapsed().as_secs_f64(),
             cpu_micros: thread_cpu_micros() - self.since.1,
         }
@@ -256,20 +285,27 @@ impl State {
         }
         for event in &*events {
             let Token(number) = event.token();
-            let result = self.ready(number, event.is_writable(), event.is_readable(), event.is_read_closed());
-            let reader = &mut self.readers[number];
-            if let Err(why) = result
-                && !reader.ended
-            {
-                reader.ended = true;
-                let _ = self.poll.registry().deregister(&mut reader.socket);
-                let _ = reader.socket.shutdown(std::net::Shutdown::Both);
-                self.ended += 1;
-                self.opened -= usize::from(reader.opened);
-                self.why.get_or_insert(why);
+            if number >= self.frozen {
+                self.look(number, event.is_writable(), event.is_readable(), event.is_read_closed());
             }
         }
         Ok(())
+    }
+
+    /// Does what a reader's socket is ready for.
+    fn look(&mut self, number: usize, writable: bool, readable: bool, closed: bool) {
+        let result = self.ready(number, writable, readable, closed);
+        let reader = &mut self.readers[number];
+        if let Err(why) = result
+            && !reader.ended
+        {
+            reader.ended = true;
+            let _ = self.poll.registry().deregister(&mut reader.socket);
+            let _ = reader.socket.shutdown(std::net::Shutdown::Both);
+            self.ended += 1;
+            self.opened -= usize::from(reader.opened);
+            self.why.get_or_insert(why);
+        }
     }
 
     fn ready(&mut self, number: usize, writable: bool, readable: bool, closed: bool) -> Result<(), String> {

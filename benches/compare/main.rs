@@ -18,6 +18,7 @@ mod bare;
 mod crowd;
 mod feed;
 mod flows;
+mod frozen;
 mod many;
 mod measure;
 mod process;
@@ -39,12 +40,17 @@ use servers::Places;
 use wire::Over;
 
 /// In the order in which they are run and written.
-const WORKLOADS: [&str; 8] = ["fanout", "sse", "market", "busy", "idle", "cold", "growth", "light"];
+const WORKLOADS: [&str; 10] =
+    ["fanout", "sse", "market", "busy", "frozen", "idle", "hundred", "cold", "growth", "light"];
+
+/// Only where it is named: it takes seven edges, as many processes of readers, and some 2 GiB.
+const NAMED_ONLY: &str = "hundred";
 
 /// Our edge beside its peers.
 #[derive(clap::Parser, Debug)]
 struct Args {
-    /// Only these workloads: fanout, sse, market, busy, idle, cold, growth, light
+    /// Only these workloads: fanout, sse, market, busy, frozen, idle, cold, growth, light, and hundred, which runs only if
+    /// it is named (100,000 idle readers on seven edges)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Runs of each measurement (1 to 9); the median counts
@@ -74,6 +80,9 @@ struct Args {
     /// Cargo says this
     #[arg(long, hide = true)]
     bench: bool,
+    /// This process is readers of an edge: the address, and how many
+    #[arg(long, hide = true, num_args = 2)]
+    crowd: Vec<String>,
     /// This process is the bare loop
     #[arg(long, hide = true, requires_all = ["bare_listen", "bare_over"])]
     bare: bool,
@@ -93,10 +102,19 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if !args.bench && !args.bare {
+    if !args.bench && !args.bare && args.crowd.is_empty() {
         // `cargo test --all-targets` runs benches too, and must not wait for a measurement.
         process::say("this is a measurement: run it with `cargo bench --bench compare`");
         return ExitCode::SUCCESS;
+    }
+    if let [at, readers] = &args.crowd[..] {
+        return match many::crowd(at, readers) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                process::say(&format!("error: {error}"));
+                ExitCode::FAILURE
+            }
+        };
     }
     let result = match args.bare_listen {
         Some(listen) => bare::run(bare::Order {
@@ -158,7 +176,8 @@ fn run(args: &Args) -> Result<(), String> {
     let results = args.results.clone().unwrap_or_else(|| at.benches.join("RESULTS.md"));
     let mut failed = Vec::new();
     for name in WORKLOADS {
-        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+        let named = args.only.iter().any(|only| only == name);
+        if !named && (!args.only.is_empty() || name == NAMED_ONLY) {
             continue;
         }
         match workload(name, plan, Duration::from_secs_f64(args.idle_seconds), &at) {
@@ -182,7 +201,9 @@ fn workload(name: &str, plan: Plan, idle: Duration, at: &Places) -> Result<Secti
         "sse" => flows::fanout(Over::Sse, plan, at),
         "market" => flows::market(plan, at),
         "busy" => flows::busy(plan, at),
+        "frozen" => frozen::frozen(plan, at),
         "idle" => many::idle(plan, idle, at),
+        "hundred" => many::hundred(idle, at),
         "cold" => many::cold(plan, at),
         "growth" => flows::growth(plan, at),
         _ => flows::light(plan, at),
@@ -197,7 +218,7 @@ fn how(args: &Args, name: &str) -> String {
     } else {
         how.push_str(&format!(" --runs {} --seconds {}", args.runs, args.seconds));
     }
-    if name == "idle" {
+    if matches!(name, "idle" | "hundred") {
         how.push_str(&format!(" --idle-seconds {}", args.idle_seconds));
     }
     if args.no_peers {

@@ -6,7 +6,7 @@ use crate::crowd::{Crowd, Wish};
 use crate::feed::Feed;
 use crate::flows::{CONNECTING_MAX, Plan};
 use crate::measure::{Idle, idle as keep, wait_for_calm};
-use crate::process::say;
+use crate::process::{LOAD_CORE, Started, say, tail};
 use crate::publish::Publisher;
 use crate::report::{Goal, Section, millis};
 use crate::servers::{Places, Rig, Subject};
@@ -71,6 +71,103 @@ pub(crate) fn idle(plan: Plan, window: Duration, at: &Places) -> Result<Section,
     goal("SSE, memory a reader", sse.kib_per_reader, 2.0, "KiB");
     goal("long poll, memory a reader", poll.kib_per_reader, 2.0, "KiB");
     Ok(section)
+}
+
+/// 100,000 readers on seven edges: as many as their files allow, and no more than that is on one.
+pub(crate) fn hundred(window: Duration, at: &Places) -> Result<Section, String> {
+    const EDGES: usize = 7;
+    const ALL: usize = 100_000;
+    let mut section =
+        Section::new("hundred", "Idle: 100,000 WebSocket readers of a quiet topic, on seven edges of one fanout");
+    let feed = Feed::quotes(1, 0.0);
+    wait_for_calm();
+    let mut rig = Rig::start(Subject::Ours, feed, Over::Ws, 0, at)?;
+    let target = rig.target();
+    let mut others = Vec::new();
+    for number in 1..EDGES {
+        others.push(rig.another_edge(number, at)?);
+    }
+    let usage = || {
+        let mut all = rig.measured.usage();
+        for (edge, _) in &others {
+            let one = edge.usage();
+            all.cpu_micros += one.cpu_micros;
+            all.resident_kib += one.resident_kib;
+        }
+        all
+    };
+    let (before, begun) = (usage(), Instant::now());
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut crowds = Vec::new();
+    let addresses = std::iter::once(rig.readers_at).chain(others.iter().map(|(_, addr)| *addr));
+    for (number, addr) in addresses.enumerate() {
+        let readers = ALL * (number + 1) / EDGES - ALL * number / EDGES;
+        let log = at.scratch.join(format!("crowd-{number}.log"));
+        let args = ["--crowd".to_owned(), addr.to_string(), readers.to_string()];
+        crowds.push((Started::new(&own.to_string_lossy(), &args, LOAD_CORE, &log)?, log));
+    }
+    for (crowd, log) in &mut crowds {
+        let served = || std::fs::read_to_string(&*log).is_ok_and(|text| text.contains(SERVED));
+        crowd.wait_until("has not all its readers", served).map_err(|e| format!("{e}: {}", tail(log)))?;
+    }
+    let served = begun.elapsed().as_secs_f64();
+    // What connecting has left behind may settle.
+    std::thread::sleep(Duration::from_secs(5));
+    let (joined, since) = (usage(), Instant::now());
+    std::thread::sleep(window);
+    let (after, seconds) = (usage(), since.elapsed().as_secs_f64());
+    for (crowd, log) in &mut crowds {
+        // It ends when a reader of it does.
+        crowd.wait_until("is gone", || true).map_err(|e| format!("{e}: {}", tail(log)))?;
+    }
+    let kib = (after.resident_kib as f64 - before.resident_kib as f64) / ALL as f64;
+    let cpu = (after.cpu_micros - joined.cpu_micros) as f64 / seconds / ALL as f64;
+    say(&format!("  {kib:.2} KiB and {cpu:.2} µs/s a reader, all served in {served:.1} s"));
+    section.table(
+        &["readers", "edges", "resident KiB a reader", "CPU µs/s a reader", "all served within s"],
+        &[vec![
+            ALL.to_string(),
+            EDGES.to_string(),
+            format!("**{kib:.2}**"),
+            format!("**{cpu:.2}**"),
+            format!("{served:.1}"),
+        ]],
+    );
+    section.line(format!("Over {} s, with a heartbeat each 15 s. All seven edges share one core.", window.as_secs()));
+    let mut goal = |what: &str, measured, limit, unit| {
+        section.goal(&Goal { what: format!("100,000 idle: {what}"), measured, limit, unit, of: String::new() });
+    };
+    goal("memory a reader", kib, 2.0, "KiB");
+    goal("CPU a reader", cpu, 1.0, "µs/s");
+    drop(target);
+    Ok(section)
+}
+
+/// What a process of readers says once all are served.
+const SERVED: &str = "all are served";
+
+/// A process of idle readers, until it is ended.
+pub(crate) fn crowd(at: &str, readers: &str) -> Result<(), String> {
+    let target = at.parse().map_err(|e| format!("{at}: {e}"))?;
+    let readers = readers.parse().map_err(|e| format!("{readers}: {e}"))?;
+    let wish = Wish {
+        over: Over::Ws,
+        readers,
+        topics_per_reader: 1,
+        topics: 0..1,
+        connecting_max: CONNECTING_MAX,
+        snapshots: 0,
+    };
+    let crowd = Crowd::start(target, wish, Feed::quotes(1, 0.0))?;
+    crowd.wait_served(readers, Duration::from_secs(120))?;
+    say(SERVED);
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let report = crowd.report()?;
+        if report.ended > 0 {
+            return Err(format!("{} readers ended: {}", report.ended, report.why.unwrap_or_default()));
+        }
+    }
 }
 
 /// 15,000 readers connect at once, each with snapshots of 20 topics, while others read live.

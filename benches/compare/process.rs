@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to begin, and to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The core of the measured server, and that of everything else.
 pub(crate) const SERVER_CORE: usize = 0;
@@ -45,6 +45,7 @@ impl Started {
         self.wait_until("does not listen", || TcpStream::connect(addr).is_ok())
     }
 
+    /// Waits until it is `done`, but not for ever.
     pub(crate) fn wait_until(&mut self, what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -12,7 +12,10 @@ use crate::wire::Over;
 /// Whom a measurement is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Subject {
+    /// By io_uring, where the kernel allows it.
     Ours,
+    /// One system call a write.
+    OursByWrite,
     Bun,
     Nchan,
     /// So many messages in one write().
@@ -25,6 +28,7 @@ impl Subject {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Ours => "ticker edge".into(),
+            Self::OursByWrite => "ticker edge, io = write".into(),
             Self::Bun => "Bun (uWebSockets)".into(),
             Self::Nchan => "nginx nchan".into(),
             Self::Send => "bare send() loop".into(),
@@ -69,6 +73,13 @@ impl Places {
         Ok(())
     }
 
+    /// Writes a configuration, and gives its path.
+    fn write(&self, name: &str, text: String) -> Result<String, String> {
+        let path = self.scratch.join(name);
+        std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(path.to_string_lossy().into_owned())
+    }
+
     /// The versions of what is compared.
     pub(crate) fn versions(&self) -> Vec<String> {
         let first = |text: Result<String, String>| match text {
@@ -99,6 +110,8 @@ pub(crate) struct Rig {
     pub(crate) measured: Started,
     others: Vec<Started>,
     pub(crate) readers_at: SocketAddr,
+    /// Of ours: the fanout's address, and the last of its instruments.
+    fanout: Option<(SocketAddr, String)>,
     target: Option<Target>,
     _stream: Option<Stream>,
 }
@@ -106,7 +119,8 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn start(subject: Subject, feed: Feed, over: Over, readers: usize, at: &Places) -> Result<Self, String> {
         match subject {
-            Subject::Ours => Self::ours(feed, at),
+            Subject::Ours => Self::ours(feed, "", at),
+            Subject::OursByWrite => Self::ours(feed, "io = \"write\"\n", at),
             Subject::Bun => Self::bun(at),
             Subject::Nchan => Self::nchan(at),
             Subject::Bare(messages) => Self::bare(feed, over, readers, messages, false, at),
@@ -128,14 +142,9 @@ impl Rig {
         all
     }
 
-    fn ours(feed: Feed, at: &Places) -> Result<Self, String> {
-        let [grpc, fanout_admin, http, edge_admin] = [free_port()?, free_port()?, free_port()?, free_port()?];
-        let write = |name: &str, text: String| {
-            let path = at.scratch.join(name);
-            std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
-            Ok::<_, String>(path.to_string_lossy().into_owned())
-        };
-        let config = write("fanout.toml", format!("admin = \"{fanout_admin}\"\n[fanout]\nlisten = \"{grpc}\"\n"))?;
+    fn ours(feed: Feed, line: &str, at: &Places) -> Result<Self, String> {
+        let [grpc, admin] = [free_port()?, free_port()?];
+        let config = at.write("fanout.toml", format!("admin = \"{admin}\"\n[fanout]\nlisten = \"{grpc}\"\n"))?;
         let log = at.scratch.join("fanout.log");
         let mut fanout = Started::new(&at.ticker, &["fanout".into(), "--config".into(), config], LOAD_CORE, &log)?;
         fanout.wait_listening(grpc).map_err(|e| format!("{e}: {}", tail(&log)))?;
@@ -143,21 +152,47 @@ impl Rig {
         target.prime(&feed)?;
         stream.wait_for(feed.topics() as u64)?;
 
+        let last = crate::feed::symbol(feed.topics() - 1);
+        let (edge, http) = Self::edge(grpc, line, &last, 0, at)?;
+        Ok(Self {
+            measured: edge,
+            others: vec![fanout],
+            readers_at: http,
+            fanout: Some((grpc, last)),
+            target: Some(target),
+            _stream: Some(stream),
+        })
+    }
+
+    /// Another edge of the same fanout as ours.
+    pub(crate) fn another_edge(&self, number: usize, at: &Places) -> Result<(Started, SocketAddr), String> {
+        let (fanout, last) = self.fanout.as_ref().ok_or("only our edges have a fanout")?;
+        Self::edge(*fanout, "", last, number, at)
+    }
+
+    /// An edge that knows its instruments, of which `last` is one.
+    fn edge(
+        fanout: SocketAddr,
+        line: &str,
+        last: &str,
+        number: usize,
+        at: &Places,
+    ) -> Result<(Started, SocketAddr), String> {
+        let [http, admin] = [free_port()?, free_port()?];
         let lines = at.edge_lines.join("\n");
-        let config = write(
-            "edge.toml",
+        let config = at.write(
+            &format!("edge-{number}.toml"),
             format!(
-                "admin = \"{edge_admin}\"\n[edge]\nfanout = \"http://{grpc}\"\nlisten = \"{http}\"\nshards = 1\n{lines}\n"
+                "admin = \"{admin}\"\n[edge]\nfanout = \"http://{fanout}\"\nlisten = \"{http}\"\nshards = 1\n{line}{lines}\n"
             ),
         )?;
-        let log = at.scratch.join("edge.log");
+        let log = at.scratch.join(format!("edge-{number}.log"));
         let mut edge = Started::new(&at.ticker, &["edge".into(), "--config".into(), config], SERVER_CORE, &log)?;
-        let last = crate::feed::symbol(feed.topics() - 1);
         edge.wait_until("does not know its instruments", || {
-            server::get(http, "/v1/instruments?venue=bench").is_ok_and(|body| body.contains(&last))
+            server::get(http, "/v1/instruments?venue=bench").is_ok_and(|body| body.contains(last))
         })
         .map_err(|e| format!("{e}: {}", tail(&log)))?;
-        Ok(Self { measured: edge, others: vec![fanout], readers_at: http, target: Some(target), _stream: Some(stream) })
+        Ok((edge, http))
     }
 
     fn bun(at: &Places) -> Result<Self, String> {
@@ -168,7 +203,7 @@ impl Rig {
         let mut bun = Started::new(&at.bun().to_string_lossy(), &args, SERVER_CORE, &log)?;
         bun.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
         let target = Some(Target::socket(addr)?);
-        Ok(Self { measured: bun, others: Vec::new(), readers_at: addr, target, _stream: None })
+        Ok(Self { measured: bun, others: Vec::new(), readers_at: addr, fanout: None, target, _stream: None })
     }
 
     fn nchan(at: &Places) -> Result<Self, String> {
@@ -187,7 +222,7 @@ impl Rig {
         let mut nginx = Started::new("nginx", &args, SERVER_CORE, &log)?;
         nginx.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
         let target = Some(Target::posts(addr)?);
-        Ok(Self { measured: nginx, others: Vec::new(), readers_at: addr, target, _stream: None })
+        Ok(Self { measured: nginx, others: Vec::new(), readers_at: addr, fanout: None, target, _stream: None })
     }
 
     fn bare(feed: Feed, over: Over, readers: usize, messages: usize, send: bool, at: &Places) -> Result<Self, String> {
@@ -207,6 +242,6 @@ impl Rig {
         let log = at.scratch.join("bare.log");
         let mut bare = Started::new(&own.to_string_lossy(), &args, SERVER_CORE, &log)?;
         bare.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
-        Ok(Self { measured: bare, others: Vec::new(), readers_at: addr, target: None, _stream: None })
+        Ok(Self { measured: bare, others: Vec::new(), readers_at: addr, fanout: None, target: None, _stream: None })
     }
 }

@@ -98,6 +98,16 @@ impl Watch {
         }
     }
 
+    /// Is there a quote topic of which this reader has no event that was due after `since`?
+    pub(crate) fn is_behind(&self, seen: &Seen, since: i64) -> bool {
+        let quotes = seen
+            .last
+            .iter()
+            .enumerate()
+            .filter(|(slot, last)| **last != 0 && !self.feed.is_trade((seen.first + slot) % self.feed.topics()));
+        quotes.into_iter().any(|(_, last)| *last <= since)
+    }
+
     /// The sink of one reader's bytes.
     pub(crate) fn of<'a>(&'a mut self, seen: &'a mut Seen) -> Of<'a> {
         Of { watch: self, seen }
