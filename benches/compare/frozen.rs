@@ -17,6 +17,10 @@ const FROZEN: usize = READERS / 5;
 /// What a frozen reader's socket holds at this load (a hundred thousand bytes a second) is full by then.
 const FILLS_WITHIN: Duration = Duration::from_secs(3);
 
+/// The edge keeps the last 1,024 events of each trade topic for whoever resumes or lags; at 25 a second they are all there
+/// by then, and memory grows no more by itself.
+const BACKLOGS_FULL_WITHIN: Duration = Duration::from_secs(44);
+
 /// How long frozen readers may take to have the newest state.
 const FRESH_WITHIN: Duration = Duration::from_secs(20);
 
@@ -111,7 +115,7 @@ fn once(plan: Plan, at: &Places) -> Result<Run, String> {
     let crowd = Crowd::start(rig.readers_at, wish, MARKET)?;
     crowd.wait_served(READERS, Duration::from_secs(60))?;
     let publisher = rig.target().map(|t| Publisher::start(MARKET, t)).transpose()?;
-    std::thread::sleep(plan.times.warm_up);
+    std::thread::sleep(BACKLOGS_FULL_WITHIN);
     let foreign = Foreign::begin(&rig);
     crowd.reset()?;
     std::thread::sleep(plan.times.measure);
