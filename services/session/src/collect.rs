@@ -84,7 +84,7 @@ impl Hub {
             // What follows one by one from here on, if anything.
             let mut from = sub.place;
             if sub.fresh {
-                let Some((frame, place)) = topic.beginning() else { continue };
+                let Some((frame, place)) = topic.beginning(session.floor) else { continue };
                 push(&frame, place, 0);
                 from = if limited { topic.end() } else { place };
             } else if every {

@@ -191,6 +191,7 @@ impl Hub {
             session.before.push_back(Beginning::Gap(None));
         }
         session.cursor = self.position;
+        session.floor = 0;
         session.backlog = VecDeque::new();
         session.joins.iter_mut().for_each(|j| j.begin_anew(self.position, |t| topics[t as usize].class));
         session.wishes.iter_mut().for_each(|w| w.since = self.position);

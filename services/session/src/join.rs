@@ -458,3 +458,4 @@ impl Hub {
 fn is_recent(wanted: &Wanted, topic: &crate::topic::TopicState) -> bool {
     topic.class == Class::Event && wanted.after.is_none()
 }
+        self.sessions[key].floor = self.position;

@@ -128,6 +128,8 @@ impl Hub {
         if let Some(after) = after {
             // The reader's cursor is where it says, until it is told another.
             let session = &mut self.sessions[key];
+            // What it had beyond its cursor came from a hub that was no further than this one is now.
+            session.floor = after.max(self.position);
             if session.is_unwelcomed() && session.subs.is_empty() && session.joins.is_empty() {
                 session.cursor = after;
             } else if session.is_unwelcomed() {
@@ -267,6 +269,7 @@ impl Hub {
             }
             let place = self.delivered(key, at);
             self.drop_sub(key, at);
+            self.sessions[key].floor = self.position;
             return Some(place);
         }
         let joins = &mut self.sessions[key].joins;

@@ -167,6 +167,8 @@ pub(crate) struct Session {
     pub(crate) requests_since: Time,
     /// The reader's cursor as the messages sent so far make it (contract, promise 2); before any: where it began.
     pub(crate) cursor: u64,
+    /// What the reader has had may reach up to this place: a snapshot must not lead it back.
+    pub(crate) floor: u64,
     /// Events conflated since the last heartbeat.
     pub(crate) conflated: u64,
     /// When a limit lets it send again; `Time(i64::MAX)` if none is waited for.
@@ -205,6 +207,7 @@ impl Session {
             requests_left: 0,
             requests_since: now,
             cursor: position,
+            floor: 0,
             conflated: 0,
             wake_at: Time(i64::MAX),
             heartbeat: false,

@@ -170,14 +170,15 @@ impl TopicState {
     }
 
     /// What a new reader begins with, and the ordinal that follows it: a snapshot, or `invalid` where there is nothing to
-    /// be trusted; `None` where nothing has happened yet.
-    pub(crate) fn beginning(&mut self) -> Option<(Arc<Frame>, u64)> {
+    /// be trusted; `None` where nothing has happened yet. A book's snapshot may be some updates old, but not older than
+    /// `floor`: what the reader has had of the topic lies at or below that place.
+    pub(crate) fn beginning(&mut self, floor: u64) -> Option<(Arc<Frame>, u64)> {
         let last = self.last.as_ref()?;
         if last.event.kind == Kind::Invalid || self.class == Class::Event {
             return Some((Arc::clone(last), self.end()));
         }
         if self.class == Class::Book {
-            return Some(self.book_snapshot());
+            return Some(self.book_snapshot(floor));
         }
         let end = self.end();
         let snapshot = self.state_snapshot.get_or_insert_with(|| {
@@ -199,7 +200,8 @@ impl TopicState {
         let whole =
             place < self.base || (place..self.end()).any(|o| self.at(o).is_none_or(|f| f.event.kind != Kind::Update));
         if whole {
-            return Some(self.book_snapshot());
+            // One that is kept lies after what made the whole book necessary, and so after what the reader has had.
+            return Some(self.book_snapshot(0));
         }
         if let Some((_, frame)) = self.merged.iter().find(|(from, _)| *from == place) {
             return Some((Arc::clone(frame), self.end()));
@@ -230,9 +232,10 @@ impl TopicState {
         Frame::new(event, last.epoch().into())
     }
 
-    fn book_snapshot(&mut self) -> (Arc<Frame>, u64) {
+    fn book_snapshot(&mut self, floor: u64) -> (Arc<Frame>, u64) {
         if let Some((ordinal, frame)) = &self.book_snapshot
             && *ordinal >= self.base
+            && frame.event.seq >= floor.min(self.last_seq())
             && (*ordinal..self.end()).all(|o| self.at(o).is_some_and(|f| f.event.kind == Kind::Update))
         {
             return (Arc::clone(frame), *ordinal);

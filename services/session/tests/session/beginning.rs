@@ -223,3 +223,20 @@ fn promise_3_conflate_false_delivers_and_resumes_every_event_of_every_channel() 
     world.cut(at, 17);
     world.converge();
 }
+
+#[test]
+fn promise_4_a_reader_who_resumes_is_not_led_back_by_a_snapshot_that_is_kept() {
+    let mut world = world();
+    happen_well(&mut world, 1);
+    let first = world.reader("first", Form::Json);
+    world.subscribe(first, to(&[BOOK])).expect("good");
+    world.settle();
+    happen_well(&mut world, 3);
+    world.settle();
+    let from = cursor(&world, head(&world));
+    let again = world.reader("again", Form::Json);
+    world.subscribe(again, Subscribe { from, ..to(&[BOOK]) }).expect("good");
+    world.settle();
+    let last = *on_tape(&world, BOOK).last().expect("it happened");
+    assert_eq!(seqs(&world, again, BOOK), [last], "the whole book as it is now, and nothing from before");
+}
