@@ -7,6 +7,7 @@ use ticker_proto::{Fields, Frame};
 
 use crate::hub::Hub;
 use crate::plan::held_at;
+use crate::session::Mode;
 use crate::subs::slow;
 
 /// Events of one subscription (or of the backlog) that one plan considers, at most: a reader who is far behind is planned
@@ -38,6 +39,8 @@ pub(crate) const BACKLOG: u32 = u32::MAX;
 pub(crate) enum Collected {
     /// All that is due.
     Whole,
+    /// All that is due but for the newest of some states: there is more of them at once.
+    More,
     /// All that is due up to some place on the tape; there is more at once.
     Part,
     /// All that is due up to some place on the tape; more when a join has gone on.
@@ -54,6 +57,10 @@ impl Hub {
         // Nothing at or beyond this place on the tape may be sent yet.
         let mut stop = u64::MAX;
         let mut is_slow = None;
+        let mut more = false;
+        let once = session.opening.mode == Mode::Once;
+        // An answer that is given once must end with the newest: its reader is not told of what was left out.
+        let floor = if once { u64::MAX } else { session.floor };
         for (frame, fields) in session.backlog.iter().take(EVENTS_MAX) {
             due.push(Due {
                 sub: BACKLOG,
@@ -84,7 +91,7 @@ impl Hub {
             // What follows one by one from here on, if anything.
             let mut from = sub.place;
             if sub.fresh {
-                let Some((frame, place)) = topic.beginning(session.floor) else { continue };
+                let Some((frame, place)) = topic.beginning(floor) else { continue };
                 push(&frame, place, 0);
                 from = if limited { topic.end() } else { place };
             } else if every {
@@ -98,6 +105,7 @@ impl Hub {
                     continue;
                 }
                 let in_turn = !session.behind && !limited && sub.place >= topic.base() && session.bucket.is_none();
+                let in_turn = in_turn && !(once && topic.end() - sub.place > EVENTS_MAX as u64);
                 if !in_turn && sub.place < topic.end() {
                     let Some((frame, place)) = topic.catch_up(sub.place) else { continue };
                     push(&frame, place, place - sub.place - 1);
@@ -108,8 +116,10 @@ impl Hub {
             for place in from..end {
                 push(topic.at(place).expect("what follows a snapshot or a place in the ring is kept"), place + 1, 0);
             }
-            if let Some(next) = topic.at(end).filter(|_| every) {
-                stop = stop.min(next.event.seq);
+            match topic.at(end) {
+                Some(next) if every => stop = stop.min(next.event.seq),
+                Some(_) => more = true,
+                None => {}
             }
         }
         if let Some(ending) = is_slow {
@@ -122,7 +132,7 @@ impl Hub {
         }
         let held = held_at(&self.sessions[key]).saturating_add(1);
         if stop.min(held) == u64::MAX {
-            return Collected::Whole;
+            return if more { Collected::More } else { Collected::Whole };
         }
         due.retain(|d| d.frame.event.seq < stop.min(held));
         if stop < held { Collected::Part } else { Collected::Held }

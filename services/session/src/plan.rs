@@ -282,7 +282,7 @@ impl Hub {
         }
         let mut due = std::mem::take(&mut self.due);
         let collected = self.collect(key, now, &mut due);
-        let mut whole = collected == Collected::Whole && !is_rejoining(&self.sessions[key]);
+        let mut whole = matches!(collected, Collected::Whole | Collected::More) && !is_rejoining(&self.sessions[key]);
         if due.len() > 1 {
             if draft.room.is_some() {
                 // Stable: the event channels by seq, then the states in the order in which their news came.
@@ -292,7 +292,7 @@ impl Hub {
             }
         }
         let session = &mut self.sessions[key];
-        session.more = collected == Collected::Part;
+        session.more = matches!(collected, Collected::More | Collected::Part);
         let safe = joined(session);
         let mut rest = due.drain(..).peekable();
         while rest.peek().is_some() {

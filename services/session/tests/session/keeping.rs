@@ -283,3 +283,22 @@ fn promise_9_an_ending_right_after_the_goodbye_does_not_swallow_it() {
     assert_eq!(ops(&world, at), ["Welcome", "Subscribed", "Goodbye", "Error"]);
     assert_eq!(world.readers[at].closing.as_ref().expect("closed").ending.code, Code::Draining);
 }
+
+#[test]
+fn promise_5_a_burst_of_one_state_comes_to_its_end_without_waiting_for_anything_else() {
+    for form in [Form::Json, Form::Sse, Form::Protobuf] {
+        let mut world = world();
+        let at = world.reader("r", form);
+        world.subscribe(at, to(&[QUOTE])).expect("good");
+        happen_well(&mut world, 1);
+        world.settle();
+        world.readers[at].log.clear();
+        for _ in 0..600 {
+            world.happen(QUOTE);
+        }
+        world.deliver(usize::MAX);
+        world.passes();
+        let last = *on_tape(&world, QUOTE).last().expect("it happened");
+        assert_eq!(seqs(&world, at, QUOTE).last(), Some(&last), "{form:?}");
+    }
+}
