@@ -86,6 +86,11 @@ impl Follow {
     }
 
     fn added(&mut self, added: v1::Added, out: &mut Vec<Upstream>) -> Result<(), FollowError> {
+        // Said before the topics are: whoever joins them joins at this place, and is told so.
+        if added.seq > self.position {
+            self.position = added.seq;
+            out.push(Upstream::Progress(added.seq));
+        }
         let mut ready: AddedTopics = Vec::new();
         for numbered in added.topics {
             let topic: Arc<Topic> = Arc::new(numbered.topic.parse()?);
@@ -109,7 +114,6 @@ impl Follow {
         if !ready.is_empty() {
             out.push(Upstream::Added { topics: Arc::new(ready), resumed: self.resuming });
         }
-        self.position = self.position.max(added.seq);
         Ok(())
     }
 
@@ -184,5 +188,17 @@ mod tests {
         follow.step(Step::Progress(v1::Progress { seq: 10, time: 1 }), &mut out).expect("a good step");
         // Asked for after the break, at the same place: nothing has happened since.
         assert_eq!(told(&mut follow, added(2, "quote/kraken/ETH-USD", 8, 10, true)), (false, true));
+    }
+
+    #[test]
+    fn the_place_at_which_topics_are_joined_is_told_before_them() {
+        let mut follow = Follow::default();
+        let mut out = Vec::new();
+        let opened = v1::Opened { cursor: "k3f9-10".into(), resumed: false };
+        follow.step(Step::Opened(opened), &mut out).expect("a good step");
+        out.clear();
+        follow.step(added(1, "quote/kraken/BTC-USD", 17, 20, true), &mut out).expect("a good step");
+        assert!(matches!(out[..], [Upstream::Progress(20), Upstream::Added { .. }]), "{out:?}");
+        assert_eq!(follow.position, 20);
     }
 }
