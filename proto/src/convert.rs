@@ -138,7 +138,8 @@ pub fn message_from_wire(wire: v1::SessionResponse) -> Result<Message, ConvertEr
     use v1::session_response::Message as M;
     let some = |text: String| (!text.is_empty()).then_some(text);
     Ok(Message::Notice(match wire.message.ok_or_else(|| wrong("message", "empty"))? {
-        M::Event(event) => {
+        M::Event(mut event) => {
+            fill(&mut event);
             let topic: Topic = event.topic.parse().map_err(|_| wrong("topic", &event.topic))?;
             let (part, parts) = (event.part, event.parts);
             let event = event_from_wire(Arc::new(topic), event)?;
@@ -165,6 +166,18 @@ pub fn message_from_wire(wire: v1::SessionResponse) -> Result<Message, ConvertEr
             data: serde_json::from_str(&s.data).unwrap_or(serde_json::Value::String(s.data)),
         },
     }))
+}
+
+/// A reader who keeps only some fields gets events without the others: as in JSON, numbers are 0 then. (From an ingest
+/// service such an event would be a fault, so this is not for [`event_from_wire`].)
+fn fill(event: &mut v1::Event) {
+    if let Some(v1::event::Data::Trade(trade)) = &mut event.data {
+        for text in [&mut trade.price, &mut trade.size] {
+            if text.is_empty() {
+                "0".clone_into(text);
+            }
+        }
+    }
 }
 
 /// The instrument on the wire.

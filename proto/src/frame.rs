@@ -245,7 +245,7 @@ fn encode(event: &Event, epoch: &str, form: Form, fields: Fields) -> Encoded {
         let levels = chunks.get(i as usize).copied();
         payload.clear();
         match form {
-            Form::Protobuf | Form::WebSocketProtobuf => protobuf(&mut payload, event, part, levels),
+            Form::Protobuf | Form::WebSocketProtobuf => protobuf(&mut payload, event, fields, part, levels),
             _ => json::write_event(&mut payload, event, fields, part, levels),
         }
         match form {
@@ -332,7 +332,7 @@ fn chunks(event: &Event) -> Vec<Chunk<'_>> {
     chunks
 }
 
-fn protobuf(out: &mut Vec<u8>, event: &Event, part: Option<(u32, u32)>, levels: Option<Chunk<'_>>) {
+fn protobuf(out: &mut Vec<u8>, event: &Event, fields: Fields, part: Option<(u32, u32)>, levels: Option<Chunk<'_>>) {
     let mut wire = match levels {
         Some((bids, asks)) => {
             let Data::Book(all) = &event.data else { unreachable!("only books come in parts") };
@@ -346,8 +346,49 @@ fn protobuf(out: &mut Vec<u8>, event: &Event, part: Option<(u32, u32)>, levels: 
     };
     wire.topic = event.topic.to_string();
     (wire.part, wire.parts) = part.unwrap_or((0, 0));
+    if fields != Fields::ALL {
+        narrow(&mut wire, fields);
+    }
     let message = v1::SessionResponse { message: Some(v1::session_response::Message::Event(wire)) };
     message.encode(out).expect("a vector has room");
+}
+
+/// Leaves out what the reader does not keep: on the wire an absent field and its default are one.
+fn narrow(wire: &mut v1::Event, fields: Fields) {
+    use v1::event::Data as D;
+    fn keep<T: Default>(fields: Fields, name: &str, value: &mut T) {
+        if !fields.has(name) {
+            *value = T::default();
+        }
+    }
+    keep(fields, "ts", &mut wire.ts);
+    keep(fields, "recv", &mut wire.recv);
+    keep(fields, "pub", &mut wire.r#pub);
+    keep(fields, "reason", &mut wire.reason);
+    match &mut wire.data {
+        Some(D::Quote(q)) => {
+            keep(fields, "bid", &mut q.bid);
+            keep(fields, "bid_size", &mut q.bid_size);
+            keep(fields, "ask", &mut q.ask);
+            keep(fields, "ask_size", &mut q.ask_size);
+            keep(fields, "bid_venue", &mut q.bid_venue);
+            keep(fields, "ask_venue", &mut q.ask_venue);
+        }
+        Some(D::Trade(t)) => {
+            keep(fields, "price", &mut t.price);
+            keep(fields, "size", &mut t.size);
+            keep(fields, "side", &mut t.side);
+            keep(fields, "trade_id", &mut t.trade_id);
+            keep(fields, "ref", &mut t.r#ref);
+        }
+        Some(D::Status(s)) => {
+            keep(fields, "state", &mut s.state);
+            keep(fields, "integrity", &mut s.integrity);
+            keep(fields, "reason", &mut s.reason);
+            keep(fields, "last_verified", &mut s.last_verified);
+        }
+        Some(D::Book(_)) | None => {}
+    }
 }
 
 #[cfg(test)]
@@ -470,5 +511,22 @@ mod tests {
         let frame = Frame::new(book(10), "k3f9".into());
         assert_eq!(frame.encoded(Form::Json).messages().count(), 1);
         assert!(!String::from_utf8_lossy(&frame.encoded(Form::Json).bytes).contains("part"));
+    }
+
+    #[test]
+    fn fields_are_left_out_of_protobuf_too() {
+        let fields = Fields::of(&["bid", "recv"]).expect("names");
+        let frame = Frame::new(quote(), "e".into());
+        let bytes = frame.narrowed(Form::Protobuf, fields).bytes;
+        let wire = v1::SessionResponse::decode(bytes).expect("protobuf");
+        let Some(v1::session_response::Message::Event(event)) = &wire.message else { panic!("an event") };
+        let Some(v1::event::Data::Quote(q)) = &event.data else { panic!("a quote") };
+        assert_eq!((q.bid.as_deref(), &q.bid_size, &q.ask, &q.ask_size), (Some("67123.45"), &None, &None, &None));
+        assert_eq!((event.seq, event.ts, event.r#pub), (184467, 0, 0));
+        assert_ne!(event.recv, 0);
+        // A reader of ours takes it, as it takes the JSON.
+        let Message::Event(part) = convert::message_from_wire(wire).expect("readable") else { panic!("an event") };
+        let Data::Quote(q) = part.event.data else { panic!("a quote") };
+        assert_eq!((q.bid.map(|l| l.size), q.ask), (Some(Decimal::ZERO), None));
     }
 }
