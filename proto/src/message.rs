@@ -146,7 +146,7 @@ impl Request {
                 from: (!s.from.is_empty()).then_some(s.from),
                 recent: (s.recent > 0).then_some(s.recent),
                 max_rate: (s.max_rate != 0.0).then_some(s.max_rate),
-                max_kbps: None,
+                max_kbps: s.max_kbps,
                 fields: (!s.fields.is_empty()).then_some(s.fields),
                 conflate: s.conflate,
                 have: s.have.into_iter().collect(),

@@ -34,11 +34,6 @@ impl Grpc {
         if !subscription.topics.is_empty() {
             let first = Request::Subscribe(Subscription { id: FIRST_ID, ..subscription.clone() });
             requests.try_send(request_to_wire(&first)).expect("the channel is new and empty");
-            // The wire's Subscribe has no max_kbps: it is a limit of the session.
-            if let Some(kbps) = subscription.max_kbps {
-                let limit = ticker_proto::message::Limit { max_kbps: Some(kbps), ..Default::default() };
-                requests.try_send(request_to_wire(&Request::Limit(limit))).expect("the channel has room for two");
-            }
         }
         let request = authorized(options, ReceiverStream::new(receiver))?;
         let responses = client.session(request).await.map_err(from_status)?.into_inner();
@@ -143,6 +138,7 @@ pub(crate) fn request_to_wire(request: &Request) -> v1::SessionRequest {
             conflate: s.conflate,
             have: s.have.into_iter().collect(),
             delivery: s.delivery.unwrap_or_default(),
+            max_kbps: s.max_kbps,
         }),
         Request::Unsubscribe(u) => M::Unsubscribe(v1::Unsubscribe { id: u.id, topics: u.topics }),
         Request::Limit(l) => M::Limit(v1::Limit { id: l.id, max_rate: l.max_rate, max_kbps: l.max_kbps }),
@@ -165,6 +161,7 @@ mod tests {
             from: Some("e-1".into()),
             recent: Some(5),
             max_rate: Some(2.5),
+            max_kbps: Some(64.0),
             fields: Some(vec!["bid".into()]),
             conflate: Some(false),
             have: [("book/x/A".to_owned(), 7)].into(),
