@@ -126,6 +126,14 @@ impl Code {
         usize::try_from(number - 1).ok().and_then(|i| Self::ALL.get(i).copied()).unwrap_or(Code::Internal)
     }
 
+    /// Why a gRPC message could not be read, by the library's own status.
+    pub fn of_unreadable(status: &tonic::Status) -> Self {
+        match status.code() {
+            tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => Code::MessageTooLarge,
+            _ => Code::BadRequest,
+        }
+    }
+
     /// RFC 9457 problem details, as JSON.
     pub fn problem(self, detail: &str) -> String {
         serde_json::json!({

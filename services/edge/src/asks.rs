@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ticker_proto::Form;
-use ticker_proto::message::{Request, Subscribe};
+use ticker_proto::message::{Limit, Request, Subscribe};
+use ticker_proto::{Code, Form};
 use ticker_session::catalogue::Refusal;
 use ticker_session::{Mode, Opening};
 use tokio::sync::mpsc::error::TrySendError;
@@ -23,7 +23,13 @@ impl Shard {
             Ok(session) => {
                 self.generations = self.generations.wrapping_add(1);
                 let generation = self.generations;
-                let end = PipeEnd { generation, session, messages: open.messages, blocked: open.blocked };
+                let end = PipeEnd {
+                    generation,
+                    session,
+                    messages: open.messages,
+                    blocked: open.blocked,
+                    ending: open.ending,
+                };
                 let key = self.pipes.insert(end) as u32;
                 self.own(session, Owner::Pipe(key));
                 Ok(PipeId { key, generation })
@@ -74,7 +80,10 @@ impl Shard {
                     self.counts.messages += plan.len() as u64;
                     self.counts.bytes += plan.iter().map(|o| o.encoded().bytes.len() as u64).sum::<u64>();
                     let taken = plan.len();
-                    if self.hub.commit(session, &mut plan, taken, false, self.now).is_some() {
+                    if let Some(closing) = self.hub.commit(session, &mut plan, taken, false, self.now) {
+                        self.counts.slow += u64::from(closing.ending.code == Code::SlowConsumer);
+                        // Nobody has said why before: the last words are these.
+                        let _ = self.pipes[key as usize].ending.set(closing.ending);
                         self.drop_pipe(key);
                     }
                 }

@@ -1,9 +1,9 @@
 //! What a shard is told by others: upstream, and the transports of the HTTP library.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use ticker_market::{Instrument, Topic};
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Encoded, Form, Frame};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Need, Page};
+use ticker_session::{Ending, Need, Page};
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for a shard, at most; who has more waits.
@@ -49,6 +49,11 @@ pub(crate) enum Command {
         pipe: PipeId,
         request: Result<Request, Refusal>,
     },
+    /// Such a session ends: its reader's requests cannot be read any more.
+    End {
+        pipe: PipeId,
+        ending: Ending,
+    },
     /// The reader of a pipe takes messages again.
     Writable(PipeId),
     /// The reader of a pipe is gone.
@@ -77,6 +82,8 @@ pub(crate) struct OpenPipe {
     pub(crate) subscribe: Option<Subscribe>,
     pub(crate) messages: mpsc::Sender<Vec<Encoded>>,
     pub(crate) blocked: Arc<AtomicBool>,
+    /// Why the session has ended, once it has.
+    pub(crate) ending: Arc<OnceLock<Ending>>,
     pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,
 }
 

@@ -10,6 +10,7 @@ use ticker_proto::v1::market_data_server::{MarketData, MarketDataServer};
 use ticker_proto::v1::session_response::Message;
 use ticker_proto::v1::{self};
 use ticker_proto::{Code, Encoded, EncodedMessage, Form, convert};
+use ticker_session::Ending;
 use ticker_session::catalogue::Refusal;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::params;
 use crate::pipe::Pipe;
 use crate::routes::Web;
+use crate::websocket::MESSAGE_BYTES_MAX;
 
 type Events = Pin<Box<dyn Stream<Item = Result<EncodedMessage, Status>> + Send>>;
 
@@ -30,7 +32,7 @@ pub(crate) fn router(web: Web) -> Router {
     let built = "the descriptors were written by this build";
     // Serving for as long as the port is open: a draining edge closes it.
     let health = tonic_health::server::HealthService::from_health_reporter(tonic_health::server::HealthReporter::new());
-    let routes = Routes::new(MarketDataServer::new(Service { web }))
+    let routes = Routes::new(MarketDataServer::new(Service { web }).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(tonic_health::pb::health_server::HealthServer::new(health))
         .add_service(reflection().build_v1().expect(built))
         .add_service(reflection().build_v1alpha().expect(built));
@@ -48,9 +50,19 @@ fn status(refusal: Refusal) -> Status {
 
 /// The messages of a pipe, as they were encoded for all readers.
 fn messages(pipe: Pipe) -> Events {
-    let batches = stream::unfold(pipe, |mut pipe| async move { Some((pipe.next().await?, pipe)) });
-    let all = batches.flat_map(|batch| {
-        let messages: Vec<_> = batch.iter().flat_map(Encoded::messages).map(|m| Ok(EncodedMessage::new(m))).collect();
+    let batches = stream::unfold(Some(pipe), |pipe| async move {
+        let mut pipe = pipe?;
+        match pipe.next().await {
+            Some(batch) => Some((Ok(batch), Some(pipe))),
+            // The stream's own end says why, as the last message does.
+            None => pipe.ending().map(|e| (Err(e.code.status(e.message.clone())), None)),
+        }
+    });
+    let all = batches.flat_map(|batch: Result<Vec<Encoded>, Status>| {
+        let messages: Vec<_> = match batch {
+            Err(status) => vec![Err(status)],
+            Ok(batch) => batch.iter().flat_map(Encoded::messages).map(|m| Ok(EncodedMessage::new(m))).collect(),
+        };
         stream::iter(messages)
     });
     Box::pin(all)
@@ -79,7 +91,15 @@ impl MarketData for Service {
         let mut incoming = request.into_inner();
         tokio::spawn(async move {
             // Ends with the reader's side of the stream; the session lives on until the other side ends.
-            while let Ok(Some(wire)) = incoming.message().await {
+            loop {
+                let wire = match incoming.message().await {
+                    Ok(Some(wire)) => wire,
+                    Ok(None) => return,
+                    Err(status) => {
+                        let (code, message) = (Code::of_unreadable(&status), status.message().to_owned());
+                        return requests.end(Ending { code, message }).await;
+                    }
+                };
                 let request = Asked::from_wire(wire).ok_or_else(|| Refusal::new(Code::BadRequest, "an empty request"));
                 requests.send(request).await;
             }

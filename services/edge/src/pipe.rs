@@ -1,10 +1,11 @@
 //! A session whose messages go to a transport of the HTTP library: HTTP/2, gRPC.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Code, Encoded, Form};
+use ticker_session::Ending;
 use ticker_session::catalogue::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +18,7 @@ pub(crate) struct Pipe {
     id: PipeId,
     messages: mpsc::Receiver<Vec<Encoded>>,
     blocked: Arc<AtomicBool>,
+    ending: Arc<OnceLock<Ending>>,
 }
 
 impl Pipe {
@@ -25,13 +27,15 @@ impl Pipe {
         let (sender, messages) = mpsc::channel(PIPE_BATCHES_MAX);
         let (reply, answer) = oneshot::channel();
         let blocked = Arc::new(AtomicBool::new(false));
-        let open = OpenPipe { form, subscribe, messages: sender, blocked: Arc::clone(&blocked), reply };
+        let ending = Arc::new(OnceLock::new());
+        let (blocked_too, ending_too) = (Arc::clone(&blocked), Arc::clone(&ending));
+        let open = OpenPipe { form, subscribe, messages: sender, blocked: blocked_too, ending: ending_too, reply };
         let gone = || Refusal::new(Code::Draining, "the edge is going away");
         if !shard.tell(Command::Open(Box::new(open))).await {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, blocked })
+        Ok(Self { shard, id, messages, blocked, ending })
     }
 
     /// The next messages; `None` when the session is over.
@@ -41,6 +45,11 @@ impl Pipe {
             self.shard.tell(Command::Writable(self.id)).await;
         }
         batch
+    }
+
+    /// Why the session is over; `None` where nobody said.
+    pub(crate) fn ending(&self) -> Option<&Ending> {
+        self.ending.get()
     }
 
     /// A way to send requests into the session, from another task.
@@ -67,5 +76,10 @@ impl Requests {
     /// Sends a request, or the refusal of what could not be read.
     pub(crate) async fn send(&self, request: Result<Request, Refusal>) {
         self.shard.tell(Command::Request { pipe: self.id, request }).await;
+    }
+
+    /// Ends the session: what its reader sends cannot be read.
+    pub(crate) async fn end(&self, ending: Ending) {
+        self.shard.tell(Command::End { pipe: self.id, ending }).await;
     }
 }

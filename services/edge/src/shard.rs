@@ -4,9 +4,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mio::{Events, Interest, Token};
@@ -83,6 +83,7 @@ pub(crate) struct PipeEnd {
     pub(crate) session: SessionId,
     pub(crate) messages: mpsc::Sender<Vec<ticker_proto::Encoded>>,
     pub(crate) blocked: Arc<AtomicBool>,
+    pub(crate) ending: Arc<OnceLock<Ending>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -425,6 +426,11 @@ impl Shard {
             Command::Backfilled { ticket, page } => self.hub.backfilled(ticket, page, now),
             Command::Open(open) => self.open_pipe(*open),
             Command::Request { pipe, request } => self.pipe_request(pipe, request),
+            Command::End { pipe, ending } => {
+                if let Some(session) = self.pipe(pipe).map(|p| p.session) {
+                    self.hub.end(session, ending);
+                }
+            }
             Command::Writable(pipe) => {
                 if let Some(session) = self.pipe(pipe).map(|p| p.session) {
                     self.hub.writable(session);

@@ -14,7 +14,7 @@ use ticker_market::{Event, Topic};
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Code, EncodedMessage, Form, Frame, v1};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Hub, Limits, Mode, Need, Opening, Outgoing, Page, SessionId};
+use ticker_session::{Ending, Hub, Limits, Mode, Need, Opening, Outgoing, Page, SessionId};
 use ticker_tape::TopicId;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
@@ -306,7 +306,8 @@ impl Session {
             Ok(None) => self.requests = None,
             Err(status) => {
                 self.requests = None;
-                self.ending = Some(status);
+                self.hub
+                    .end(self.id, Ending { code: Code::of_unreadable(&status), message: status.message().to_owned() });
             }
         }
     }
