@@ -93,6 +93,8 @@ impl Error {
         let named = problem.as_ref().and_then(|p| Code::from_name(p.code.as_deref()?));
         let code = named.unwrap_or_else(|| {
             Code::ALL.into_iter().find(|c| c.http_status() == status).unwrap_or(match status {
+                // RFC 9110 §15.5.15 and RFC 6585 §5: the head of the request, or its first line, is too long.
+                414 | 431 => Code::MessageTooLarge,
                 400..=499 => Code::BadRequest,
                 _ => Code::Internal,
             })
@@ -123,6 +125,8 @@ impl Error {
             (None, tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled) => {
                 return Error::lost(status);
             }
+            // The library's word for a message that is too large.
+            (None, tonic::Code::OutOfRange) => Code::MessageTooLarge,
             (None, grpc) => Code::ALL.into_iter().find(|c| c.grpc() == grpc).unwrap_or(Code::Internal),
         };
         Error::refused(code, status.message())

@@ -108,8 +108,9 @@ impl Shard {
         let conn = &mut self.conns[key as usize];
         let Some((asked, length)) = http1::parse(&conn.head) else {
             if conn.head.len() > http1::HEAD_BYTES_MAX {
-                // The library says what is wrong with it.
-                self.hand_over(key);
+                self.counts.refused += 1;
+                let why = format!("the head of a request has at most {} bytes", http1::HEAD_BYTES_MAX);
+                self.finish(key, http1::problem(&Refusal::new(Code::MessageTooLarge, why)));
             }
             return;
         };
