@@ -13,7 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::command::{Ask, OpenPipe, PipeId};
 use crate::conn::Stage;
 use crate::http1;
-use crate::poll::{Asker, Poll};
+use crate::poll::{Asker, Pace, Poll};
 use crate::shard::{Owner, PLAN_BYTES, PipeEnd, Shard, Timer};
 
 impl Shard {
@@ -108,8 +108,9 @@ impl Shard {
         self.start_poll(Asker::Task(Some(ask.reply)), ask.subscribe, ask.wait);
     }
 
-    pub(crate) fn start_poll(&mut self, asker: Asker, subscribe: Subscribe, wait: Duration) {
+    pub(crate) fn start_poll(&mut self, asker: Asker, mut subscribe: Subscribe, wait: Duration) {
         let waits = subscribe.from.is_some();
+        let pace = Pace::of(&mut subscribe, self.now);
         let opening = Opening { form: Form::Json, mode: Mode::Once };
         let session = match self.open_session(opening, Some(subscribe)) {
             Ok(session) => session,
@@ -118,22 +119,38 @@ impl Shard {
                 return self.tell(asker, Err(refusal));
             }
         };
+        if pace.holds_bytes() {
+            let none = Limit { max_kbps: Some(0.0), ..Limit::default() };
+            // The session is new: it may ask for this, and there is nothing to be said of it.
+            let _ = self.hub.request(session, Request::Limit(none), self.now);
+        }
         self.generations = self.generations.wrapping_add(1);
         let millis = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-        let poll = Poll::new(session, self.generations, asker, self.now.plus_millis(millis), waits);
-        let deadline = poll.deadline;
+        let poll = Poll::new(session, self.generations, asker, self.now.plus_millis(millis), waits, pace);
+        let (deadline, not_before) = (poll.deadline, pace.not_before(waits));
         let key = self.polls.insert(poll) as u32;
         self.own(session, Owner::Poll(key));
         if let Asker::Conn { key: conn, .. } = self.polls[key as usize].asker {
             self.conns[conn as usize].stage = Stage::Poll(key);
         }
         self.timers.push(Reverse((deadline, Timer::Poll(key, self.generations))));
+        if not_before < deadline {
+            self.timers.push(Reverse((not_before, Timer::Poll(key, self.generations))));
+        }
         self.answer_poll(key);
     }
 
     /// Takes what a poll's session has, and answers if that is enough.
     pub(crate) fn answer_poll(&mut self, key: u32) {
+        let draining = self.is_draining();
         let Some(poll) = self.polls.get_mut(key as usize) else { return };
+        if let Some((at, body)) = poll.held.take() {
+            if at > self.now && !draining {
+                poll.held = Some((at, body));
+                return;
+            }
+            return self.send_poll(key, body);
+        }
         let mut plan = std::mem::take(&mut self.plan);
         self.hub.plan(poll.session, usize::MAX, self.now, &mut plan);
         poll.take(&plan);
@@ -145,6 +162,17 @@ impl Shard {
         }
         let cursor = self.hub.cursor(poll.session).unwrap_or_default();
         let body = poll.body(&cursor);
+        // `max_kbps` may want it to go out later.
+        let at = poll.pace.send_at(body.len(), poll.waits);
+        if at > self.now && !draining {
+            poll.held = Some((at, body));
+            self.timers.push(Reverse((at, Timer::Poll(key, poll.generation))));
+            return;
+        }
+        self.send_poll(key, body);
+    }
+
+    fn send_poll(&mut self, key: u32, body: bytes::Bytes) {
         self.counts.messages += 1;
         self.counts.bytes += body.len() as u64;
         let poll = self.polls.remove(key as usize);

@@ -452,12 +452,12 @@ impl Shard {
             let _ = self.poll.registry().deregister(&mut listener);
         }
         self.hub.goodbye(&reason, self.drain_spread_ms, |below| fastrand::u32(0..below));
+        self.draining = Some((self.now.plus_millis(DRAIN_MILLIS_MAX), reason));
         let parked: Vec<u32> = self.polls.iter().map(|(k, _)| k as u32).collect();
         for key in parked {
             self.polls[key as usize].deadline = self.now;
             self.answer_poll(key);
         }
-        self.draining = Some((self.now.plus_millis(DRAIN_MILLIS_MAX), reason));
     }
 
     fn is_drained(&mut self) -> bool {

@@ -90,6 +90,10 @@ impl Hub {
             };
             // What follows one by one from here on, if anything.
             let mut from = sub.place;
+            if let Some(next) = session.next_at.get(at).filter(|next| limited && **next > now) {
+                wake = wake.min(*next);
+                continue;
+            }
             if sub.fresh {
                 let Some((frame, place)) = topic.beginning(floor) else { continue };
                 push(&frame, place, 0);
@@ -100,10 +104,6 @@ impl Hub {
                     break;
                 }
             } else {
-                if let Some(next) = session.next_at.get(at).filter(|next| limited && **next > now) {
-                    wake = wake.min(*next);
-                    continue;
-                }
                 let in_turn = !session.behind && !limited && sub.place >= topic.base() && session.bucket.is_none();
                 let in_turn = in_turn && !(once && topic.end() - sub.place > EVENTS_MAX as u64);
                 if !in_turn && sub.place < topic.end() {

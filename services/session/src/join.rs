@@ -148,7 +148,7 @@ impl Hub {
                 Step::Wait => at += 1,
                 Step::Ready => {
                     let join = self.sessions[key].joins.remove(at);
-                    self.finish(key, *join);
+                    self.finish(key, *join, now);
                 }
                 Step::Refused(why) => {
                     let join = self.sessions[key].joins.remove(at);
@@ -371,8 +371,11 @@ impl Hub {
     }
 
     /// All is there: the subscriptions begin.
-    fn finish(&mut self, key: usize, join: Join) {
+    fn finish(&mut self, key: usize, join: Join, now: Time) {
         let once = self.sessions[key].opening.mode == Mode::Once;
+        // A reader who polls has had something a moment ago: its rate holds from one poll to the next.
+        let waits = once && join.from.is_some();
+        let mut wake = Time(i64::MAX);
         self.sessions[key].subs.reserve_exact(join.topics.len());
         for wanted in &join.topics {
             let topic = &self.topics[wanted.topic as usize];
@@ -392,6 +395,16 @@ impl Hub {
             let (topic, exactness) = (wanted.topic, wanted.exactness);
             let options = self.sessions[key].option_index(wanted.options);
             self.add_sub(key, Sub { place, topic, slot: 0, options, exactness, dirty: false, fresh });
+            let interval = wanted.options.interval_nanos;
+            if waits && interval > 0 && !every {
+                let session = &mut self.sessions[key];
+                session.next_at.resize(session.subs.len(), Time(0));
+                session.next_at[session.subs.len() - 1] = now.plus_nanos(interval);
+                wake = wake.min(now.plus_nanos(interval));
+            }
+        }
+        if wake < Time(i64::MAX) {
+            self.wake_session_at(key, wake);
         }
         if let Some(id) = join.id {
             self.sessions[key].after.push_back(Saying::Subscribed { id, topics: join.asked });
@@ -450,6 +463,7 @@ impl Hub {
         let after = self.delivered(key, at);
         let options = self.sessions[key].options_of(at);
         let sub = self.remove_sub(key, at);
+        self.sessions[key].floor = self.position;
         Wanted { topic: sub.topic, exactness: sub.exactness, options, after, have: None }
     }
 }
@@ -458,4 +472,3 @@ impl Hub {
 fn is_recent(wanted: &Wanted, topic: &crate::topic::TopicState) -> bool {
     topic.class == Class::Event && wanted.after.is_none()
 }
-        self.sessions[key].floor = self.position;
