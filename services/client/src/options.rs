@@ -10,7 +10,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::error::Error;
 
 /// What a reader wants: topics, where to go on from, limits. `id` and `delivery` are the client's own business.
-/// Over HTTP, `have` is not sent: a book then begins with a snapshot, which is always right.
 pub use ticker_proto::message::Subscribe as Subscription;
 
 /// The way of the messages.
@@ -201,6 +200,10 @@ pub(crate) fn query(subscription: &Subscription, start: &str) -> String {
     if let Some(conflate) = subscription.conflate {
         add("conflate", if conflate { "true" } else { "false" });
     }
+    if !subscription.have.is_empty() {
+        let have: Vec<String> = subscription.have.iter().map(|(topic, seq)| format!("{topic}:{seq}")).collect();
+        add("have", &have.join(","));
+    }
     query
 }
 
@@ -216,11 +219,12 @@ mod tests {
             max_rate: Some(4.0),
             fields: Some(vec!["bid".into(), "ask".into()]),
             conflate: Some(false),
+            have: [("book/kraken/BTC-USD".to_owned(), 5)].into(),
             ..Subscription::default()
         };
         assert_eq!(
             query(&subscription, "from"),
-            "?topics=quote/kraken/BTC-USD,trade/*/ETH-USD&from=k3f9-7&max_rate=4&fields=bid,ask&conflate=false"
+            "?topics=quote/kraken/BTC-USD,trade/*/ETH-USD&from=k3f9-7&max_rate=4&fields=bid,ask&conflate=false&have=book/kraken/BTC-USD%3A5"
         );
         let odd = Subscription { topics: vec!["a b&c=d".into()], ..Subscription::default() };
         assert_eq!(query(&odd, "cursor"), "?topics=a%20b%26c%3Dd");

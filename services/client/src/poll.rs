@@ -1,6 +1,6 @@
 //! Long polling: one request after the other over one connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -64,6 +64,7 @@ impl Poll {
             let (connection, text) = answer?;
             self.connection = Some(connection);
             let (cursor, messages) = json::read_poll(&text).map_err(|e| Error::Protocol(e.to_string()))?;
+            move_on(&mut self.subscription.have, &messages);
             self.ready.extend(with_cursors(&cursor, in_order_of_session(messages)));
             self.subscription.from = Some(cursor);
             // Past events are asked for once.
@@ -97,6 +98,24 @@ async fn get(
     let body = read_whole(expect_ok(response?).await?).await?;
     let text = String::from_utf8(body.into()).map_err(|e| Error::Protocol(e.to_string()))?;
     Ok((connection, text))
+}
+
+/// What a caller's books are, once it has applied an answer: the next one goes on there.
+fn move_on(have: &mut BTreeMap<String, u64>, messages: &[Message]) {
+    for message in messages {
+        match message {
+            Message::Event(part) if part.event.kind == Kind::Invalid => {
+                have.remove(&part.event.topic.to_string());
+            }
+            Message::Event(part) if part.part == part.parts => {
+                if let Some(seq) = have.get_mut(&part.event.topic.to_string()) {
+                    *seq = part.event.seq;
+                }
+            }
+            Message::Notice(Notice::Gap { .. }) => have.clear(),
+            _ => {}
+        }
+    }
 }
 
 /// An answer lists its notices apart. On a session `welcome` and `gap` come before the events of which they tell, all other
