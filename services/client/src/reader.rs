@@ -298,7 +298,7 @@ impl Reader {
                 for subscription in subscriptions {
                     transport.send(&Request::Subscribe(subscription)).await?;
                 }
-                if limit.max_rate.is_some() {
+                if limit != Limit::default() {
                     transport.send(&Request::Limit(limit)).await?;
                 }
             }
