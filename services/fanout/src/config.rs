@@ -33,6 +33,10 @@ pub struct Config {
     pub streams_max: usize,
     /// Subscriptions and sessions served without an edge.
     pub sessions_max: usize,
+    /// Topics of one such session.
+    pub session_topics_max: usize,
+    /// How often such a session hears a heartbeat, in milliseconds.
+    pub heartbeat_ms: u32,
     /// Events of one topic that may wait for a consumer who subscribes here: beyond that it is closed as too slow.
     pub backlog_events_max: usize,
     /// Topics and patterns that one edge follows.
@@ -60,6 +64,8 @@ impl Default for Config {
             message_bytes_max: 16 << 20,
             streams_max: 256,
             sessions_max: 1_000,
+            session_topics_max: 1_000,
+            heartbeat_ms: 15_000,
             backlog_events_max: 16_384,
             interest_max: 600_000,
             backfill_events_max: 1_000,

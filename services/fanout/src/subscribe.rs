@@ -94,8 +94,13 @@ impl Session {
             return Err(Code::TooManySessions.status(format!("there are {max} sessions here already")));
         }
         let head = fanout.head();
-        let backlog_events_max = fanout.config().backlog_events_max;
-        let mut hub = Hub::new(Limits { backlog_events_max, ..Limits::default() });
+        let config = fanout.config();
+        let mut hub = Hub::new(Limits {
+            session_topics_max: config.session_topics_max,
+            backlog_events_max: config.backlog_events_max,
+            heartbeat_ms: config.heartbeat_ms,
+            ..Limits::default()
+        });
         let (reader, epoch, instruments) = {
             let core = fanout.core();
             let instruments: Vec<_> = core.instruments().cloned().collect();
