@@ -1,0 +1,157 @@
+//! Every transport there is, one line each, and how each says no.
+
+use ticker_client::{Error, Over, Subscription, connect};
+use ticker_proto::v1::market_data_client::MarketDataClient;
+use ticker_proto::{Code, Message, Notice, v1};
+
+use crate::rig::{Stage, bounded};
+
+/// Whose port it is served on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum At {
+    Edge,
+    Fanout,
+}
+
+/// A way from the service to a reader.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    /// Its name in trials.
+    pub(crate) name: &'static str,
+    pub(crate) over: Over,
+    pub(crate) at: At,
+    /// HTTP/2 where the way is plain HTTP.
+    pub(crate) http2: bool,
+}
+
+/// A new transport joins here; every scenario runs over it from then on.
+pub(crate) const TRANSPORTS: &[Transport] = &[
+    Transport { name: "ws", over: Over::Ws, at: At::Edge, http2: false },
+    Transport { name: "ws-proto", over: Over::WsProtobuf, at: At::Edge, http2: false },
+    Transport { name: "sse", over: Over::Sse, at: At::Edge, http2: false },
+    Transport { name: "sse-h2", over: Over::Sse, at: At::Edge, http2: true },
+    Transport { name: "ndjson", over: Over::Ndjson, at: At::Edge, http2: false },
+    Transport { name: "poll", over: Over::Poll, at: At::Edge, http2: false },
+    Transport { name: "poll-h2", over: Over::Poll, at: At::Edge, http2: true },
+    Transport { name: "grpc-edge", over: Over::Grpc, at: At::Edge, http2: true },
+    Transport { name: "grpc-session-edge", over: Over::GrpcSession, at: At::Edge, http2: true },
+    Transport { name: "grpc-fanout", over: Over::Grpc, at: At::Fanout, http2: true },
+    Transport { name: "grpc-session-fanout", over: Over::GrpcSession, at: At::Fanout, http2: true },
+];
+
+/// How a transport tells that a request is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// An `error` message; the session goes on.
+    Notice,
+    /// An HTTP status with problem details (RFC 9457).
+    Problem,
+    /// A gRPC status with the code in its metadata.
+    Status,
+}
+
+impl Transport {
+    /// Can subscriptions and limits change while it runs?
+    pub(crate) fn is_duplex(&self) -> bool {
+        self.over.is_duplex()
+    }
+
+    /// Is each answer asked for?
+    pub(crate) fn is_polled(&self) -> bool {
+        self.over == Over::Poll
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        match self.over {
+            Over::Ws | Over::WsProtobuf | Over::GrpcSession => Form::Notice,
+            Over::Sse | Over::Ndjson | Over::Poll => Form::Problem,
+            Over::Grpc => Form::Status,
+        }
+    }
+}
+
+/// A subscription is refused with this code, in the transport's own form, and with a message that says `says`.
+pub(crate) async fn refused(stage: &Stage, subscription: Subscription, code: Code, says: &str) {
+    let what = format!("{subscription:?}");
+    let told = match stage.transport.form() {
+        Form::Notice => told_by_notice(stage, subscription).await,
+        Form::Problem => told_by_problem(stage, &subscription, code).await,
+        Form::Status => told_by_status(stage, &subscription, code).await,
+    };
+    assert_eq!(told.0, code, "{what}: {}", told.1);
+    assert!(told.1.contains(says), "{what}: `{}` does not say `{says}`", told.1);
+}
+
+/// The session says no, and goes on: it answers a ping.
+async fn told_by_notice(stage: &Stage, subscription: Subscription) -> (Code, String) {
+    use ticker_proto::Request;
+    use ticker_proto::message::Ping;
+    let none = Subscription::default();
+    let mut reader = bounded("a session", connect(stage.options(), none)).await.expect("it opens");
+    reader.send(Request::Subscribe(Subscription { id: 5, ..subscription })).await.expect("it is open");
+    reader.send(Request::Ping(Ping { id: 6 })).await.expect("it is open");
+    let mut told = None;
+    loop {
+        match bounded("an answer", reader.next()).await.expect("the session goes on") {
+            Some(Message::Notice(Notice::Error { id, code, message, .. })) => {
+                assert_eq!(id, Some(5), "the answer names its request");
+                told = Some((Code::from_name(&code).expect("a code of the contract"), message));
+            }
+            Some(Message::Notice(Notice::Pong { id: 6 })) => return told.expect("an error before the pong"),
+            Some(Message::Notice(Notice::Subscribed { .. })) => panic!("it was accepted"),
+            Some(_) => {}
+            None => panic!("the session ended"),
+        }
+    }
+}
+
+async fn told_by_problem(stage: &Stage, subscription: &Subscription, code: Code) -> (Code, String) {
+    let path = if stage.transport.is_polled() { "/v1/poll" } else { "/v1/stream" };
+    let path = format!("{path}{}", query(subscription));
+    let answer = bounded("an answer", ticker_client::http::get(&stage.options(), &path)).await.expect("it comes");
+    assert_eq!(answer.status, code.http_status(), "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    let problem: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    assert_eq!(problem["status"], code.http_status());
+    assert_eq!(problem["type"], format!("urn:ticker:error:{}", code.as_str()));
+    let named = problem["code"].as_str().and_then(Code::from_name).expect("a code of the contract");
+    (named, problem["detail"].as_str().expect("a detail").to_owned())
+}
+
+async fn told_by_status(stage: &Stage, subscription: &Subscription, code: Code) -> (Code, String) {
+    let mut client = MarketDataClient::connect(stage.url()).await.expect("it is there");
+    let request = v1::SubscribeRequest {
+        topics: subscription.topics.clone(),
+        from: subscription.from.clone().unwrap_or_default(),
+        max_rate: subscription.max_rate.unwrap_or_default(),
+        max_kbps: subscription.max_kbps.unwrap_or_default(),
+        fields: subscription.fields.clone().unwrap_or_default(),
+        ..Default::default()
+    };
+    let status = match bounded("an answer", client.subscribe(request)).await {
+        Err(status) => status,
+        Ok(_) => panic!("it was accepted"),
+    };
+    assert_eq!(status.code(), code.grpc(), "{status}");
+    let named = status.metadata().get("ticker-code").and_then(|v| v.to_str().ok()).and_then(Code::from_name);
+    (named.expect("the metadata has the contract's code"), status.message().to_owned())
+}
+
+/// The query of a subscription, written here once more: the client under test has its own.
+pub(crate) fn query(s: &Subscription) -> String {
+    let mut pairs = vec![("topics", s.topics.join(","))];
+    pairs.extend(s.from.clone().map(|v| ("from", v)));
+    pairs.extend(s.max_rate.map(|v| ("max_rate", v.to_string())));
+    pairs.extend(s.max_kbps.map(|v| ("max_kbps", v.to_string())));
+    pairs.extend(s.fields.clone().map(|v| ("fields", v.join(","))));
+    let pairs: Vec<String> = pairs.into_iter().map(|(k, v)| format!("{k}={}", v.replace(' ', "%20"))).collect();
+    format!("?{}", pairs.join("&"))
+}
+
+/// The reader ends with this code: with it the cursor, where the service gave one.
+pub(crate) fn code_of(error: &Error) -> (Option<Code>, Option<String>) {
+    match error {
+        Error::Refused { code, cursor, .. } => (Some(*code), cursor.clone()),
+        _ => (None, None),
+    }
+}

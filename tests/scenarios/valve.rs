@@ -1,0 +1,134 @@
+//! A valve between a reader and the service: it stops the bytes that go to the reader, counts them, or cuts the connection
+//! after some of them, wherever in a message that may be.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+/// Small, so that the service notices soon that nothing is taken any more.
+const RECEIVE_BYTES: u32 = 32_768;
+
+/// See the module.
+pub(crate) struct Valve {
+    /// Where readers connect, as a URL.
+    pub(crate) url: String,
+    shut: watch::Sender<bool>,
+    /// Connections of a smaller number are cut.
+    cut: watch::Sender<u64>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Bytes that went to readers.
+    bytes: AtomicU64,
+    /// Connections so far.
+    connections: AtomicU64,
+    /// After how many bytes new connections are cut, as long as there is something here.
+    budgets: Mutex<Vec<usize>>,
+}
+
+impl Valve {
+    /// A valve before the service at `url`.
+    pub(crate) async fn before(url: &str) -> Self {
+        let service: SocketAddr = url.trim_start_matches("http://").parse().expect("an address");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let (shut, is_shut) = watch::channel(false);
+        let (cut, is_cut) = watch::channel(0);
+        let shared =
+            Arc::new(Shared { bytes: AtomicU64::new(0), connections: AtomicU64::new(0), budgets: Mutex::default() });
+        let accepting = Arc::clone(&shared);
+        tokio::spawn(async move {
+            while let Ok((reader, _)) = listener.accept().await {
+                let number = accepting.connections.fetch_add(1, Ordering::SeqCst);
+                let pass = pass(reader, service, is_shut.clone(), Arc::clone(&accepting));
+                let mut is_cut = is_cut.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = pass => {}
+                        _ = is_cut.wait_for(|cut| *cut > number) => {}
+                    }
+                });
+            }
+        });
+        Self { url, shut, cut, shared }
+    }
+
+    /// Nothing more goes to the readers.
+    pub(crate) fn shut(&self) {
+        self.shut.send_replace(true);
+    }
+
+    /// What was held back goes on.
+    pub(crate) fn open(&self) {
+        self.shut.send_replace(false);
+    }
+
+    /// Ends all connections that there are.
+    pub(crate) fn cut(&self) {
+        self.cut.send_replace(self.shared.connections.load(Ordering::SeqCst));
+    }
+
+    /// Each of the next connections ends after as many bytes, the last of these first.
+    pub(crate) fn cut_after(&self, bytes: Vec<usize>) {
+        *self.shared.budgets.lock().expect("nobody panics with it") = bytes;
+    }
+
+    /// Connections that are still to be cut so.
+    pub(crate) fn cuts_left(&self) -> usize {
+        self.shared.budgets.lock().expect("nobody panics with it").len()
+    }
+
+    /// Bytes that went to readers.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::SeqCst)
+    }
+}
+
+/// Passes bytes on until an end is gone, or the budget is used up.
+async fn pass(
+    reader: TcpStream,
+    service: SocketAddr,
+    mut is_shut: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+) -> std::io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(RECEIVE_BYTES)?;
+    let service = socket.connect(service).await?;
+    service.set_nodelay(true)?;
+    reader.set_nodelay(true)?;
+    let mut left = shared.budgets.lock().expect("nobody panics with it").pop().unwrap_or(usize::MAX);
+    let (mut from_reader, mut to_reader) = reader.into_split();
+    let (mut from_service, mut to_service) = service.into_split();
+    let up = async {
+        tokio::io::copy(&mut from_reader, &mut to_service).await?;
+        to_service.shutdown().await?;
+        // The other direction says when it is over.
+        std::future::pending::<std::io::Result<()>>().await
+    };
+    let down = async {
+        let mut buffer = [0; 2_048];
+        while left > 0 {
+            let most = left.min(buffer.len());
+            // What is read while it is shut waits here.
+            let _ = is_shut.wait_for(|shut| !*shut).await;
+            let read = from_service.read(&mut buffer[..most]).await?;
+            if read == 0 {
+                break;
+            }
+            let _ = is_shut.wait_for(|shut| !*shut).await;
+            to_reader.write_all(&buffer[..read]).await?;
+            shared.bytes.fetch_add(read as u64, Ordering::SeqCst);
+            left -= read;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = up => ended,
+        ended = down => ended,
+    }
+}
