@@ -349,7 +349,7 @@ async fn garbage_messages(over: Over, url: &str) {
         let codec = tonic_prost::ProstCodec::<v1::Ping, v1::SubscribeResponse>::default();
         let path = http::uri::PathAndQuery::from_static("/ticker.v1.MarketData/Subscribe");
         let answer = grpc.server_streaming(tonic::Request::new(nonsense), path, codec).await;
-        let status = answer.err().expect("it is refused");
+        let status = answer.expect_err("it is refused");
         assert!(matches!(status.code(), tonic::Code::Internal | tonic::Code::InvalidArgument), "{status}");
         return;
     }
