@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from urllib.parse import quote
 
 import grpc
@@ -55,6 +56,16 @@ class Cursor:
         return f"{self.epoch}-{self.seq}" if self.joined else None
 
 
+def small_socket(address: str) -> socket.socket:
+    """A connection that takes little in advance, so that its reader's slowness is felt soon."""
+    host, port = address.rsplit(":", 1)
+    small = socket.socket()
+    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    small.settimeout(TIMEOUT_S)
+    small.connect((host, int(port)))
+    return small
+
+
 def open_websocket(address: str, **options):
     """A session without subscriptions. A proxy of the caller's environment must not come between.
 
@@ -79,24 +90,27 @@ def record_compressed(socket) -> list[tuple[int, int]]:
     return seen
 
 
-def websocket(address: str, topics, cursor=None, **options):
+def websocket(address: str, topics, cursor=None, sock=None, **options):
     """Over a WebSocket, by a `subscribe` message."""
     place = Cursor()
-    with open_websocket(address) as socket:
-        assert socket.subprotocol == "ticker.v1.json", socket.subprotocol
+    # With a socket of the caller's own the library, too, takes little in advance.
+    how = {"sock": sock, "max_queue": 2} if sock else {}
+    with open_websocket(address, **how) as session:
+        assert session.subprotocol == "ticker.v1.json", session.subprotocol
         request = {"op": "subscribe", "id": 1, "topics": list(topics), **options}
         if cursor:
             request["from"] = cursor
-        socket.send(json.dumps(request))
+        session.send(json.dumps(request))
         while True:
-            message = json.loads(socket.recv(timeout=TIMEOUT_S))
+            message = json.loads(session.recv(timeout=TIMEOUT_S))
             event, notice = (None, message) if "op" in message else (message, None)
             yield event, notice, place.take(event, notice)
 
 
-def sse(address: str, topics, cursor=None, last_event_id=None, **options):
+def sse(address: str, topics, cursor=None, last_event_id=None, sock=None, **options):
     """Server-Sent Events, read as the specification says."""
     connection = http.client.HTTPConnection(address, timeout=TIMEOUT_S)
+    connection.sock = sock
     headers = {"accept": "text/event-stream"}
     if last_event_id:
         headers["last-event-id"] = last_event_id

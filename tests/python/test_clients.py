@@ -312,6 +312,43 @@ class Resume(unittest.TestCase):
         return cursor, seen
 
 
+class Slow(unittest.TestCase):
+    """A reader who takes nothing for a while gets the newest of each state and every trade, and is told what was left
+    out."""
+
+    def check(self, way):
+        everything = ["*/synthetic/*"]
+        stream = way(everything, clients.small_socket(service.http))
+        told, breaks, last, paused = 0, 0, {}, False
+        deadline = time.monotonic() + LONG_S
+        try:
+            for event, notice, _ in stream:
+                self.assertLess(time.monotonic(), deadline, f"{told} told, {breaks} seen")
+                if notice is not None and notice["op"] == "heartbeat":
+                    told += notice["conflated"]
+                if notice is not None and notice["op"] == "subscribed" and not paused:
+                    paused = True
+                    others = itertools.count(1)
+                    until(clients.websocket(service.http, everything), lambda e, _: e is not None and next(others) > 4_000)
+                if event is not None:
+                    topic, before = event["topic"], last.get(event["topic"])
+                    if event["kind"] != "snapshot" and before is not None and event["prev"] != before:
+                        self.assertIn(topic.split("/")[0], ("quote", "status"), f"{before}, then {event}")
+                        breaks += 1
+                    last[topic] = event["seq"]
+                if told and breaks:
+                    break
+        finally:
+            stream.close()
+        self.assertGreaterEqual(told, breaks)
+
+    def test_websocket(self):
+        self.check(lambda topics, sock: clients.websocket(service.http, topics, sock=sock))
+
+    def test_sse(self):
+        self.check(lambda topics, sock: clients.sse(service.http, topics, sock=sock))
+
+
 def main() -> int:
     global service
     suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
