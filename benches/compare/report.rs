@@ -160,6 +160,9 @@ pub(crate) fn write(
     for goal in sections.iter().flat_map(|(_, s)| s["goals"].as_array().into_iter().flatten()) {
         out.push_str(&format!("| {} |\n", each(goal).join(" | ")));
     }
+    out.push('\n');
+    out.push_str(FINDINGS.trim_end());
+    out.push('\n');
     for (_, section) in &sections {
         let said = |key: &str| section[key].as_str().unwrap_or_default().to_owned();
         out.push_str(&format!("\n## {}\n\n", said("title")));
@@ -173,6 +176,9 @@ pub(crate) fn write(
     }
     std::fs::write(results, out).map_err(|e| format!("{}: {e}", results.display()))
 }
+
+/// What was found out about goals that are not met; written by hand.
+const FINDINGS: &str = include_str!("../findings.md");
 
 const HEAD: &str = "# Results
 

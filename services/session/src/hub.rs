@@ -92,7 +92,7 @@ pub struct Hub {
     pub(crate) tickets: HashMap<u64, usize>,
     pub(crate) tickets_given: u64,
     pub(crate) ready: Vec<SessionId>,
-    /// Counts the owner's passes: a state topic keeps the events of one.
+    /// Counts the owner's passes: a state topic keeps the events of two.
     pass: u64,
     /// When sessions may send again, or joins stop waiting.
     pub(crate) timers: BinaryHeap<Reverse<(Time, u32, u32)>>,
@@ -379,7 +379,8 @@ impl Hub {
 
     // ---- What the owner asks.
 
-    /// Takes the sessions that have something to send, and begins a new pass.
+    /// Takes the sessions that have something to send, and begins a new pass. Events may be published while the owner gives
+    /// them their turns: who has had its turn is given them in the next pass.
     pub fn take_ready(&mut self, out: &mut Vec<SessionId>) {
         self.pass += 1;
         out.clear();

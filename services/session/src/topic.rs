@@ -37,8 +37,10 @@ pub(crate) struct TopicState {
     covered: u64,
     /// Levels in the ring's events.
     ring_levels: usize,
-    /// The pass in which the ring was last added to: a state topic keeps the events of one pass only.
+    /// The pass in which the ring was last added to, and the ordinal of the first event of it. A state topic keeps the events
+    /// of two passes: in the later one not every reader has had its turn yet.
     pass: u64,
+    pass_base: u64,
     book: Book,
     /// The book as a snapshot, and the ordinal after it. It serves as long as the ring holds what came since.
     book_snapshot: Option<(u64, Arc<Frame>)>,
@@ -69,6 +71,7 @@ impl TopicState {
             covered: 0,
             ring_levels: 0,
             pass: 0,
+            pass_base: 0,
             book: Book::new(),
             book_snapshot: None,
             state_snapshot: None,
@@ -118,10 +121,11 @@ impl TopicState {
             debug_assert!(applied.is_ok(), "the fanout applied the same levels before");
             self.ring_levels += levels.bids.len() + levels.asks.len();
         }
-        if self.class == Class::State && self.retain == 0 && pass != self.pass {
-            while self.evict() {}
+        if pass != self.pass {
+            let needed = if pass == self.pass + 1 { self.pass_base } else { self.end() };
+            while self.class == Class::State && self.retain == 0 && self.base < needed && self.evict() {}
+            (self.pass, self.pass_base) = (pass, self.end());
         }
-        self.pass = pass;
         self.last = Some(Arc::clone(&frame));
         self.ring.push_back(frame);
         let (events, levels) = match self.class {

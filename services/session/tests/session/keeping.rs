@@ -38,6 +38,26 @@ fn promise_5_a_frozen_reader_gets_the_newest_state_and_a_merged_book_once_it_tak
 }
 
 #[test]
+fn promise_5_readers_who_keep_up_miss_no_state_that_comes_between_their_turns() {
+    let mut world = world();
+    let readers = ["first", "second", "third"].map(|name| world.reader(name, Form::Json));
+    for at in readers {
+        world.subscribe(at, to(&[QUOTE])).expect("good");
+    }
+    happen_well(&mut world, 1);
+    world.settle();
+    let before = on_tape(&world, QUOTE).len();
+    readers.iter().for_each(|at| world.readers[*at].log.clear());
+    (world.interrupting, world.interruptions) = (Some(QUOTE), 100);
+    world.happen(QUOTE);
+    world.settle();
+    assert_eq!(world.interruptions, 0);
+    for at in readers {
+        assert_eq!(seqs(&world, at, QUOTE), on_tape(&world, QUOTE)[before..]);
+    }
+}
+
+#[test]
 fn promise_5_a_reader_whose_event_channels_outgrow_their_limit_is_closed_with_a_cursor_that_works() {
     let mut world = world();
     let at = world.reader("r", Form::Sse);

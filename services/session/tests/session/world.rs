@@ -36,6 +36,9 @@ pub(crate) struct World {
     pub(crate) readers: Vec<Reader>,
     pub(crate) now: Time,
     pub(crate) plan: Vec<Outgoing>,
+    /// A topic of which so many more events come in the midst of passes, one after each reader's turn.
+    pub(crate) interrupting: Option<&'static str>,
+    pub(crate) interruptions: usize,
     pub(crate) ids: Vec<SessionId>,
     /// Of each reader: when its poll is answered with nothing, and the cursor that the last one gave.
     pub(crate) polls: Vec<(Time, Option<u64>, bool)>,
@@ -58,6 +61,8 @@ impl World {
             readers: Vec::new(),
             now: Time::from_millis(1_700_000_000_000),
             plan: Vec::new(),
+            interrupting: None,
+            interruptions: 0,
             ids: Vec::new(),
             polls: Vec::new(),
             slow_closings: 0,
@@ -221,6 +226,12 @@ impl World {
                 reader.closing = Some(closing);
                 self.hub.close(*id);
                 reader.id = None;
+            }
+            if let Some(name) = self.interrupting.filter(|_| self.interruptions > 0) {
+                self.interruptions -= 1;
+                self.happen(name);
+                self.deliver(usize::MAX);
+                self.upstream.take(&mut self.hub);
             }
         }
         let any = !ids.is_empty();
