@@ -10,16 +10,22 @@
 //! it, its status; [`depth`], differences and the snapshot that they continue; [`resync`], when to ask for a book again;
 //! [`trades`], which trades were seen; [`symbols`], names that need splitting; [`split`], several markets in one recording.
 //!
+//! Beside adapters there are [`archive`]s: files that hold market data by themselves ([`itch`], whose packets are read
+//! too). Their books are built [order by order](by_order).
+//!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
+pub mod archive;
 pub mod binance;
 pub mod bitfinex;
 pub mod bitstamp;
+pub mod by_order;
 pub mod bybit;
 pub mod coinbase;
 pub mod coinbase_exchange;
 pub mod depth;
 pub mod gemini;
+pub mod itch;
 pub mod keeper;
 pub mod kraken;
 pub mod okx;
