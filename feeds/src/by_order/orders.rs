@@ -16,7 +16,7 @@ pub const ORDERS_MAX: usize = 1 << 24;
 /// seven, while a multiplication mixes upwards: hence the rotation. Building the books of a made-up day costs 9 % less
 /// than with hashbrown's own `foldhash` (benches/orders.rs).
 #[derive(Clone, Copy, Default, Debug)]
-pub struct RefHasher(u64);
+struct RefHasher(u64);
 
 impl Hasher for RefHasher {
     fn finish(&self) -> u64 {
