@@ -13,7 +13,10 @@
 //! archive.end("replay_ended", last, &mut out);
 //! ```
 
-use ticker_market::Time;
+use std::fmt::Write;
+
+use compact_str::CompactString;
+use ticker_market::{Time, topic};
 
 use crate::{Fault, Out, Report};
 
@@ -97,8 +100,50 @@ impl Pending {
     }
 }
 
+/// The normal form of a venue's own name: itself, with `_` and two hexadecimal digits for what a symbol cannot have
+/// (`ABC+`, a warrant at Nasdaq, is `ABC_2B`), so that no two names share one. `None` where it would be too long.
+pub(crate) fn symbol_of(native: &[u8]) -> Option<CompactString> {
+    let mut symbol = CompactString::default();
+    for &byte in native {
+        match byte {
+            b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' => symbol.push(char::from(byte)),
+            _ => write!(symbol, "_{byte:02X}").ok()?,
+        }
+    }
+    topic::is_symbol(&symbol).then_some(symbol)
+}
+
 /// Reports a record that was passed over.
 pub(crate) fn passed_over(at: u64, why: &dyn std::fmt::Display, out: &mut Out) {
     let detail = format!("at byte {at}: {why}");
     out.reports.push(Report { fault: Fault::Undecodable, native: None, detail });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_in_normal_form_are_never_shared() {
+        let normal = |native: &[u8]| symbol_of(native).map(|s| s.to_string());
+        assert_eq!(normal(b"BRK.A").as_deref(), Some("BRK.A"));
+        assert_eq!(normal(b"ABC+").as_deref(), Some("ABC_2B"));
+        assert_eq!(normal(b"ESM4 C4250").as_deref(), Some("ESM4_20C4250"));
+        assert_eq!(normal(b"ab_\xff").as_deref(), Some("_61_62_5F_FF"));
+        assert_eq!(normal(b""), None);
+        assert_eq!(normal(&[b' '; 30]), None, "too long");
+    }
+
+    #[test]
+    fn bytes_come_in_parts() {
+        let mut pending = Pending::default();
+        pending.push(b"abc");
+        pending.take(2);
+        pending.push(b"de");
+        assert_eq!((pending.rest(), pending.at()), (&b"cde"[..], 2));
+        assert!(matches!(pending.finish(), Err(ArchiveError::Cut(3))));
+        pending.take(9);
+        assert_eq!(pending.at(), 5);
+        assert!(pending.finish().is_ok());
+    }
 }

@@ -9,5 +9,5 @@
 mod listing;
 mod orders;
 
-pub use listing::{Crossing, Listing};
+pub use listing::{AUCTION, Crossing, Listing};
 pub use orders::{Change, ORDERS_MAX, Order, OrderBooks, Refused, Rung};

@@ -90,6 +90,11 @@ impl DepthSync {
         self.last.is_some()
     }
 
+    /// The last update that the book has.
+    pub(crate) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     pub(crate) fn is_buffering(&self) -> bool {
         !self.buffer.is_empty()
     }

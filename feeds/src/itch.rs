@@ -19,7 +19,7 @@ pub mod moldudp;
 
 use std::collections::VecDeque;
 
-use compact_str::CompactString;
+use compact_str::{CompactString, ToCompactString};
 use hashbrown::HashMap;
 use ticker_market::book::BookSide;
 use ticker_market::{Channel, Decimal, Instrument, Integrity, Side, Time};
@@ -29,6 +29,7 @@ pub use self::message::{
     AddOrder, CrossTrade, DirectListing, Head, Imbalance, Message, MessageError, NonCrossTrade, Stock, StockDirectory,
     decode, length,
 };
+use crate::archive::symbol_of;
 use crate::by_order::{Change, Crossing, Listing, Order, OrderBooks, Refused};
 use crate::keeper::Stamp;
 use crate::{Fault, Out, Report};
@@ -275,7 +276,7 @@ impl Itch {
         if self.places.len() <= at {
             self.places.resize(at + 1, Place::Unknown);
         }
-        let symbol = symbol(stock)?;
+        let symbol = symbol_of(stock.trimmed())?;
         if !self.wanted.is_empty() && !self.wanted.contains(&symbol) {
             self.places[at] = Place::Unwanted;
             return None;
@@ -361,7 +362,7 @@ impl Itch {
         stamp: Stamp,
         out: &mut Out,
     ) {
-        self.listings[number as usize].trade(price, size, side, match_number, stamp, out);
+        self.listings[number as usize].trade(price, size, side, match_number.to_compact_string(), stamp, out);
         if self.trades.len() == TRADES_REMEMBERED_MAX {
             self.trades.pop_front();
         }
@@ -377,7 +378,7 @@ impl Itch {
             (None, Place::Kept(number)) => (number, 0, 0, None),
             _ => return,
         };
-        self.listings[number as usize].cancel(price, size, side, match_number, stamp, out);
+        self.listings[number as usize].cancel(price, size, side, match_number.to_compact_string(), stamp, out);
     }
 
     fn halt(&mut self, locate: u16, stock: Stock, reason: Option<&str>, stamp: Stamp, out: &mut Out) {
@@ -401,22 +402,6 @@ fn taker(order: &Order) -> Option<Side> {
         BookSide::Bid => Side::Sell,
         BookSide::Ask => Side::Buy,
     })
-}
-
-/// The normal form: Nasdaq's own symbol, with `_` and two hexadecimal digits for what a symbol cannot have (`ABC+`, a
-/// warrant, is `ABC_2B`), so that no two stocks share one.
-pub fn symbol(stock: Stock) -> Option<CompactString> {
-    let mut symbol = CompactString::default();
-    for &byte in stock.trimmed() {
-        match byte {
-            b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' => symbol.push(char::from(byte)),
-            _ => {
-                use std::fmt::Write;
-                write!(symbol, "_{byte:02X}").ok()?;
-            }
-        }
-    }
-    (!symbol.is_empty()).then_some(symbol)
 }
 
 #[cfg(test)]

@@ -346,6 +346,12 @@ impl Keeper {
         }
     }
 
+    /// A trade at a venue whose ids do not rise that is history from before we joined: it is not told, not even when it
+    /// comes again.
+    pub fn past_trade(&mut self, id: &str) {
+        self.named_trades.insert(id);
+    }
+
     /// Trade ids are of another kind from now on.
     pub fn forget_trades(&mut self) {
         self.trades.clear();

@@ -4,32 +4,39 @@
 //! fuzzer) tells it what happened ([`Adapter::opened`], [`Adapter::frame`], [`Adapter::response`], …) and does what it
 //! asks for in [`Out`]. Time is an argument everywhere, so a recording decodes the same today as on the day it was made.
 //!
-//! Layout: one file a venue ([`binance`], [`bitfinex`], [`bitstamp`], [`bybit`], [`coinbase`], [`coinbase_exchange`],
-//! [`gemini`], [`kraken`], [`okx`]; their wire forms beside them); [`synthetic`], a simulated market; [`recording`], the
-//! format of raw recordings; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows from
-//! it, its status; [`depth`], differences and the snapshot that they continue; [`resync`], when to ask for a book again;
-//! [`trades`], which trades were seen; [`symbols`], names that need splitting; [`split`], several markets in one recording.
+//! Layout: one file a venue ([`binance`], [`bitfinex`], [`bitmex`], [`bitstamp`], [`bybit`], [`coinbase`],
+//! [`coinbase_exchange`], [`deribit`], [`gateio`], [`gemini`], [`kraken`], [`kucoin`], [`okx`]; their wire forms beside
+//! them); [`synthetic`], a simulated market; [`recording`], the format of raw recordings; [`keeper`], what every adapter
+//! keeps of an instrument: its book, the quote that follows from it, its status; [`depth`], differences and the snapshot
+//! that they continue; [`resync`], when to ask for a book again; [`trades`], which trades were seen; [`symbols`], names
+//! that need splitting; [`split`], several markets in one recording.
 //!
 //! Beside adapters there are [`archive`]s: files that hold market data by themselves ([`itch`], whose packets are read
-//! too). Their books are built [order by order](by_order).
+//! too; [`databento`]). Their books are built [order by order](by_order).
 //!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
 pub mod archive;
 pub mod binance;
 pub mod bitfinex;
+pub mod bitmex;
 pub mod bitstamp;
 pub mod by_order;
 pub mod bybit;
 pub mod coinbase;
 pub mod coinbase_exchange;
+pub mod databento;
 pub mod depth;
+pub mod deribit;
+pub mod gateio;
 pub mod gemini;
 pub mod itch;
 pub mod keeper;
 pub mod kraken;
+pub mod kucoin;
 pub mod okx;
 pub mod recording;
+mod rest_books;
 pub mod resync;
 #[cfg(test)]
 mod rig;
@@ -222,6 +229,10 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
         "bybit-linear" => Some(Box::new(bybit::Bybit::new(bybit::Category::Linear, symbols))),
         "bybit-inverse" => Some(Box::new(bybit::Bybit::new(bybit::Category::Inverse, symbols))),
         "okx" => Some(Box::new(okx::Okx::new(symbols))),
+        "bitmex" => Some(Box::new(bitmex::Bitmex::new(symbols))),
+        "deribit" => Some(Box::new(deribit::Deribit::new(symbols))),
+        "gateio" => Some(Box::new(gateio::Gateio::new(symbols))),
+        "kucoin" => Some(Box::new(kucoin::Kucoin::new(symbols))),
         _ => None,
     }
 }
@@ -232,14 +243,18 @@ pub const VENUES: &[&str] = &[
     "binance-coinm",
     "binance-usdm",
     "bitfinex",
+    "bitmex",
     "bitstamp",
     "bybit-inverse",
     "bybit-linear",
     "bybit-spot",
     "coinbase",
     "coinbase-exchange",
+    "deribit",
+    "gateio",
     "gemini",
     "kraken",
+    "kucoin",
     "okx",
 ];
 

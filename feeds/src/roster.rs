@@ -53,8 +53,11 @@ impl Listing {
         if self.is_empty() {
             return symbols.iter().map(|symbol| native(symbol)).collect();
         }
-        let listed: HashMap<&str, &CompactString> =
-            self.by_native.iter().map(|(native, (symbol, _))| (symbol.as_str(), native)).collect();
+        let mut listed: HashMap<&str, &CompactString> = HashMap::with_capacity(self.by_native.len());
+        for (native, (symbol, _)) in &self.by_native {
+            // Of two names with one symbol always the same one.
+            listed.entry(symbol).and_modify(|first| *first = native.min(first)).or_insert(native);
+        }
         let mut found = Vec::with_capacity(symbols.len());
         for symbol in symbols {
             match listed.get(symbol.as_str()) {

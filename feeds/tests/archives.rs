@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ticker_feeds::archive::Archive;
+use ticker_feeds::databento::DbnFile;
 use ticker_feeds::itch::moldudp::{Delivery, Packet, PacketError, Receiver};
 use ticker_feeds::itch::{self, Itch, ItchFile};
 use ticker_feeds::{Fault, Out, Report, Update};
@@ -23,12 +24,18 @@ const PART_BYTES: usize = 4_093;
 
 type Check = fn(&Path) -> Result<(), Failed>;
 
-const TRIALS: [(&str, Check); 5] = [
+const TRIALS: [(&str, Check); 11] = [
     ("nasdaq-itch/itch50_2019-12-30_snippet_1000msgs.bin", itch_snippet),
     ("nasdaq-itch/itch50_SYNTHETIC_ex20101224.TEST_ITCH_50.zst", itch_synthetic),
     ("nasdaq-itch/AAPL_events_with_top10_book_10k.csv.zst", itch_top_of_book),
     ("nasdaq-itch/moldudp_sample.dat", moldudp_sample),
     ("nasdaq-itch/omi-pcap", itch_captures),
+    ("databento-dbn/nautilus/esh4-glbx-mdp3-20231225.mbo.dbn.zst", dbn_orders),
+    ("databento-dbn/nautilus/esh4-glbx-mdp3-20231224.mbo.dbn.zst", dbn_snapshot),
+    ("databento-dbn/nautilus/futures_mbp-1_2024-07-01T23-58_2024-07-02T00-02.dbn.zst", dbn_best_prices),
+    ("databento-dbn/nautilus/futures_trades_2024-07-01T23-58_2024-07-02T00-02.dbn.zst", dbn_trades),
+    ("databento-dbn/nautilus", dbn_all),
+    ("databento-dbn/dbn-tests", dbn_all),
 ];
 
 fn main() -> ExitCode {
@@ -414,6 +421,81 @@ fn itch_captures(path: &Path) -> Result<(), Failed> {
     println!("{packets} packets, {messages} messages, TotalView's by type: {types:?}");
     for kind in "ACDEFHIJLPQSUXY".chars() {
         equal(&format!("some of type {kind}"), types.contains_key(&kind), true)?;
+    }
+    Ok(())
+}
+
+/// A day before Christmas and the day after: 8,725 orders of a snapshot, then 60,067 records.
+fn dbn_orders(path: &Path) -> Result<(), Failed> {
+    let bytes = read(path)?;
+    let mut file = DbnFile::new();
+    let (records, readers, reports) = play_with(&mut file, &bytes)?;
+    equal("records", records, 68_792)?;
+    equal("orders from before", file.counts().unknown_orders, 0)?;
+    equal("reports", reports.first(), None)?;
+    let seen = readers.of("ESH4")?;
+    equal("trades", seen.trades, 2_973)?;
+    println!("crossed before the open {} times", seen.invalid);
+    equal("it was crossed before the open", seen.invalid > 0, true)?;
+    Ok(())
+}
+
+fn dbn_snapshot(path: &Path) -> Result<(), Failed> {
+    let mut file = DbnFile::new();
+    let (records, readers) = play(&mut file, &read(path)?)?;
+    equal("records", records, 8_725)?;
+    equal("instruments", readers.0.len(), 1)?;
+    Ok(())
+}
+
+fn dbn_best_prices(path: &Path) -> Result<(), Failed> {
+    let mut file = DbnFile::new();
+    let (records, readers) = play(&mut file, &read(path)?)?;
+    equal("records", records, 2_288)?;
+    let (quotes, trades): (usize, usize) =
+        (readers.0.iter().map(|s| s.quotes).sum(), readers.0.iter().map(|s| s.trades).sum());
+    println!("{quotes} quotes, {trades} trades");
+    equal("trades are those of the other file", trades, 120)?;
+    Ok(())
+}
+
+fn dbn_trades(path: &Path) -> Result<(), Failed> {
+    let mut file = DbnFile::new();
+    let (records, readers) = play(&mut file, &read(path)?)?;
+    equal("records", records, 120)?;
+    equal("trades", readers.0.iter().map(|s| s.trades).sum(), 120_usize)?;
+    Ok(())
+}
+
+/// Every file of a folder, of whatever kind of record. What is not DBN (the older DBZ) must say so.
+fn dbn_all(folder: &Path) -> Result<(), Failed> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+    files.sort();
+    for path in files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = std::fs::read(&path)?;
+        if name.ends_with(".dbz") {
+            let mut file = DbnFile::new();
+            file.push(&bytes);
+            equal(&format!("{name} is refused"), file.next(&mut Out::default()).is_err(), true)?;
+            continue;
+        }
+        let bytes = read(&path)?;
+        let mut file = match name.contains(".frag") {
+            true if name.contains(".v3.") => DbnFile::fragment(3)?,
+            true if name.contains(".v1.") => DbnFile::fragment(1)?,
+            true => DbnFile::fragment(2)?,
+            false => DbnFile::new(),
+        };
+        let (records, readers, reports) = play_with(&mut file, &bytes).map_err(|e| format!("{name}: {e:?}"))?;
+        println!(
+            "{name}: {records} records, {} instruments, {} passed over",
+            readers.0.len(),
+            file.counts().passed_over
+        );
+        equal(&format!("{name}: reports"), reports.first(), None)?;
+        // The files of daily bars have none.
+        equal(&format!("{name}: some records"), records > 0 || name.contains("ohlcv-1d"), true)?;
     }
     Ok(())
 }

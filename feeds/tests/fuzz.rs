@@ -51,7 +51,28 @@ const GEMINI: [&str; 3] = [
 const BITFINEX: [&str; 2] =
     [include_str!("../fixtures/bitfinex/session.jsonl"), include_str!("../fixtures/bitfinex/pairs.json")];
 
+const BITMEX: [&str; 2] =
+    [include_str!("../fixtures/bitmex/session.jsonl"), include_str!("../fixtures/bitmex/instruments.json")];
+const DERIBIT: [&str; 2] =
+    [include_str!("../fixtures/deribit/session.jsonl"), include_str!("../fixtures/deribit/instruments.json")];
+const GATEIO: [&str; 3] = [
+    include_str!("../fixtures/gateio/session.jsonl"),
+    include_str!("../fixtures/gateio/depth.json"),
+    include_str!("../fixtures/gateio/pairs.json"),
+];
+const KUCOIN: [&str; 3] = [
+    include_str!("../fixtures/kucoin/session.jsonl"),
+    include_str!("../fixtures/kucoin/depth.json"),
+    include_str!("../fixtures/kucoin/symbols.json"),
+];
+
 const URLS: &[&str] = &[
+    "https://www.bitmex.com/api/v1/instrument/active",
+    "https://www.deribit.com/api/v2/public/get_instruments?currency=any",
+    "https://api.gateio.ws/api/v4/spot/order_book?currency_pair=BTC_USDT&limit=100&with_id=true",
+    "https://api.gateio.ws/api/v4/spot/currency_pairs",
+    "https://api.kucoin.com/api/v3/market/orderbook/level2?symbol=BTC-USDT",
+    "https://api.kucoin.com/api/v2/symbols",
     "https://api.gemini.com/v1/symbols/details/btcusd",
     "https://api-pub.bitfinex.com/v2/conf/pub:list:pair:exchange",
     "https://api.exchange.coinbase.com/products",
@@ -70,8 +91,22 @@ const URLS: &[&str] = &[
 ];
 
 /// Every decoder, with frames that it knows.
-const VENUES: &[(&str, &[&str])] =
-    &[("binance", &BINANCE), ("binance-usdm", &BINANCE_USDM), ("coinbase", &COINBASE), ("kraken", &KRAKEN)];
+const VENUES: &[(&str, &[&str])] = &[
+    ("binance", &BINANCE),
+    ("binance-usdm", &BINANCE_USDM),
+    ("bitfinex", &BITFINEX),
+    ("bitmex", &BITMEX),
+    ("bitstamp", &BITSTAMP),
+    ("bybit", &BYBIT),
+    ("coinbase", &COINBASE),
+    ("coinbase-exchange", &COINBASE_EXCHANGE),
+    ("deribit", &DERIBIT),
+    ("gateio", &GATEIO),
+    ("gemini", &GEMINI),
+    ("kraken", &KRAKEN),
+    ("kucoin", &KUCOIN),
+    ("okx", &OKX),
+];
 
 /// Does to an adapter what the bytes say: each operation is two bytes, a code and an argument.
 fn drive(venue: &str, fixtures: &[&str], bytes: &[u8]) {
@@ -189,13 +224,23 @@ fn binance_usdm() {
 }
 
 #[test]
-fn bybit() {
-    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bybit", &BYBIT, bytes));
+fn bitfinex() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitfinex", &BITFINEX, bytes));
 }
 
 #[test]
-fn okx() {
-    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("okx", &OKX, bytes));
+fn bitmex() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitmex", &BITMEX, bytes));
+}
+
+#[test]
+fn bitstamp() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitstamp", &BITSTAMP, bytes));
+}
+
+#[test]
+fn bybit() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bybit", &BYBIT, bytes));
 }
 
 #[test]
@@ -206,8 +251,13 @@ fn coinbase_exchange() {
 }
 
 #[test]
-fn bitstamp() {
-    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitstamp", &BITSTAMP, bytes));
+fn deribit() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("deribit", &DERIBIT, bytes));
+}
+
+#[test]
+fn gateio() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("gateio", &GATEIO, bytes));
 }
 
 #[test]
@@ -216,8 +266,13 @@ fn gemini() {
 }
 
 #[test]
-fn bitfinex() {
-    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitfinex", &BITFINEX, bytes));
+fn kucoin() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("kucoin", &KUCOIN, bytes));
+}
+
+#[test]
+fn okx() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("okx", &OKX, bytes));
 }
 
 #[test]

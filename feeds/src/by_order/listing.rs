@@ -1,6 +1,6 @@
 //! An instrument whose book is built order by order, and what was told of it.
 
-use compact_str::{CompactString, ToCompactString};
+use compact_str::CompactString;
 use ticker_market::book::BookSide;
 use ticker_market::{
     Channel, Data, Decimal, Instrument, Integrity, Kind, Level, Levels, Quote, Side, State, Status, Time, Trade,
@@ -143,14 +143,22 @@ impl Listing {
     }
 
     /// A trade. `id` is the venue's.
-    pub fn trade(&mut self, price: i64, size: u64, side: Option<Side>, id: u64, stamp: Stamp, out: &mut Out) {
+    pub fn trade(&mut self, price: i64, size: u64, side: Option<Side>, id: CompactString, stamp: Stamp, out: &mut Out) {
         let data = Data::Trade(self.told(price, size, side, id, None));
         self.push(Channel::Trade, Kind::Update, stamp, data, out);
     }
 
     /// The venue took back the trade of that id. What it was is zero where it was not remembered.
-    pub fn cancel(&mut self, price: i64, size: u64, side: Option<Side>, id: u64, stamp: Stamp, out: &mut Out) {
-        let data = Data::Trade(self.told(price, size, side, id, Some(id)));
+    pub fn cancel(
+        &mut self,
+        price: i64,
+        size: u64,
+        side: Option<Side>,
+        id: CompactString,
+        stamp: Stamp,
+        out: &mut Out,
+    ) {
+        let data = Data::Trade(self.told(price, size, side, id.clone(), Some(id)));
         self.push(Channel::Trade, Kind::Cancel, stamp, data, out);
     }
 
@@ -309,14 +317,15 @@ impl Listing {
         Data::Quote(Quote { bid: level(best.0), ask: level(best.1), bid_venue: None, ask_venue: None })
     }
 
-    fn told(&self, price: i64, size: u64, side: Option<Side>, id: u64, reference: Option<u64>) -> Trade {
-        Trade {
-            price: self.decimal(price),
-            size: size.into(),
-            side,
-            trade_id: id.to_compact_string(),
-            reference: reference.map(|id| id.to_compact_string()),
-        }
+    fn told(
+        &self,
+        price: i64,
+        size: u64,
+        side: Option<Side>,
+        trade_id: CompactString,
+        reference: Option<CompactString>,
+    ) -> Trade {
+        Trade { price: self.decimal(price), size: size.into(), side, trade_id, reference }
     }
 
     fn tell_status(&mut self, now: Time, out: &mut Out) {

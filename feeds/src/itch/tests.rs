@@ -266,15 +266,6 @@ fn only_what_was_asked_for_is_kept() {
 }
 
 #[test]
-fn symbols_in_normal_form_are_never_shared() {
-    let normal = |s: &[u8; 8]| symbol(Stock(*s)).map(|s| s.to_string());
-    assert_eq!(normal(b"BRK.A   ").as_deref(), Some("BRK.A"));
-    assert_eq!(normal(b"ABC+    ").as_deref(), Some("ABC_2B"));
-    assert_eq!(normal(b"ab\xff     ").as_deref(), Some("_61_62_FF"));
-    assert_eq!(normal(b"        "), None);
-}
-
-#[test]
 fn what_is_no_message_is_told() {
     assert_eq!(decode(b""), Err(MessageError::Empty));
     assert_eq!(decode(b"z"), Err(MessageError::Type(b'z')));

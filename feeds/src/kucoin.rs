@@ -1,0 +1,413 @@
+//! KuCoin spot (docs.kucoin.com: "Level-2 Market Data", "Symbol Ticker", "Match Execution Data"; `GET
+//! /api/v3/market/orderbook/level2`, `GET /api/v2/symbols`).
+//!
+//! A book is a REST snapshot with its sequence and the changes that continue it. A frame has the changes `sequenceStart`
+//! to `sequenceEnd`, each with a number of its own; those that a snapshot has already are passed over one by one. A
+//! price of zero moves the sequence on and changes nothing.
+//!
+//! The ticker comes every 100 ms at most, later than the book: it is told only while no book is live.
+//!
+//! Whoever opens the WebSocket needs a token: `POST /api/v1/bullet-public` answers with one, and with the address to put
+//! before it. Nothing here can ask for it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use compact_str::ToCompactString;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
+
+use crate::depth::Diff;
+use crate::keeper::{Keeper, QuoteSource, Stamp, Ways};
+use crate::rest_books::{Fetching, RestBooks};
+use crate::resync::Resync;
+use crate::roster::{Listing, Roster, Steps};
+use crate::symbols::query;
+use crate::wire::{LevelPairs, MaybeQuoted, Quoted, is_object, side_of_quote, undecodable};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+
+/// Snapshots fetched in any minute, at most: one weighs 3 of the 2000 in 30 seconds that an address has.
+pub const SNAPSHOTS_PER_MINUTE_MAX: usize = 100;
+
+/// A quiet symbol's snapshot is fetched so many milliseconds after the connection opened.
+pub const SNAPSHOT_DELAY_MS: i64 = 1_000;
+
+/// Symbols in one subscription.
+pub const SYMBOLS_PER_SUBSCRIPTION_MAX: usize = 100;
+
+/// Where the WebSocket is; a token must follow.
+pub const WEBSOCKET_URL: &str = "wss://ws-api-spot.kucoin.com/";
+
+/// Where symbols are listed.
+pub const SYMBOLS_URL: &str = "https://api.kucoin.com/api/v2/symbols";
+
+const FETCHING: Fetching = Fetching {
+    url: "https://api.kucoin.com/api/v3/market/orderbook/level2?symbol=",
+    url_end: "",
+    per_minute_max: SNAPSHOTS_PER_MINUTE_MAX,
+    depth: usize::MAX,
+};
+
+/// KuCoin's decoder.
+#[derive(Debug)]
+pub struct Kucoin {
+    books: RestBooks,
+    listing: Listing,
+    list: Resync,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    topic: Cow<'a, str>,
+    #[serde(borrow, default)]
+    subject: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    /// A number, or text.
+    #[serde(borrow, default)]
+    code: Option<&'a RawValue>,
+}
+
+/// `trade.l2update`
+#[derive(Deserialize)]
+struct Level2<'a> {
+    #[serde(borrow)]
+    symbol: Cow<'a, str>,
+    #[serde(rename = "sequenceStart")]
+    first: u64,
+    #[serde(rename = "sequenceEnd")]
+    last: u64,
+    #[serde(borrow)]
+    changes: Changes<'a>,
+    #[serde(default, rename = "time")]
+    time_ms: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct Changes<'a> {
+    #[serde(borrow, default)]
+    bids: Vec<Change<'a>>,
+    #[serde(borrow, default)]
+    asks: Vec<Change<'a>>,
+}
+
+/// Price, size, sequence.
+#[derive(Deserialize)]
+struct Change<'a>(Quoted, Quoted, #[serde(borrow)] Cow<'a, str>);
+
+/// `trade.ticker`
+#[derive(Deserialize)]
+struct Ticker {
+    #[serde(default, rename = "bestBid")]
+    bid: MaybeQuoted,
+    #[serde(default, rename = "bestBidSize")]
+    bid_size: MaybeQuoted,
+    #[serde(default, rename = "bestAsk")]
+    ask: MaybeQuoted,
+    #[serde(default, rename = "bestAskSize")]
+    ask_size: MaybeQuoted,
+    #[serde(default, rename = "time")]
+    time_ms: Option<i64>,
+}
+
+/// `trade.l3match`
+#[derive(Deserialize)]
+struct Match<'a> {
+    #[serde(borrow)]
+    symbol: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence: Cow<'a, str>,
+    /// The taker's.
+    #[serde(borrow)]
+    side: Cow<'a, str>,
+    size: Quoted,
+    price: Quoted,
+    /// Nanoseconds.
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow, rename = "tradeId")]
+    id: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow, default)]
+    code: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    msg: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Snapshot<'a> {
+    #[serde(borrow)]
+    sequence: Cow<'a, str>,
+    bids: LevelPairs,
+    asks: LevelPairs,
+}
+
+#[derive(Deserialize)]
+struct SymbolInfo<'a> {
+    #[serde(borrow)]
+    symbol: Cow<'a, str>,
+    #[serde(rename = "priceIncrement")]
+    tick: Quoted,
+    #[serde(rename = "baseIncrement")]
+    lot: Quoted,
+    #[serde(default, rename = "enableTrading")]
+    trading: Option<bool>,
+}
+
+impl Kucoin {
+    /// For these symbols in normal form (which is KuCoin's own); none for whatever comes.
+    pub fn new(symbols: &[String]) -> Self {
+        let ways = Ways { integrity: Integrity::Sequenced, quotes: QuoteSource::TickerAndBook };
+        let books = RestBooks::new(Roster::new("kucoin", ways, symbols), FETCHING);
+        Self { books, listing: Listing::default(), list: Resync::default() }
+    }
+
+    /// The book of a symbol while it is live.
+    pub fn book(&self, native: &str) -> Option<&Book> {
+        self.books.roster.iter().find(|k| k.instrument().native == native && k.is_live()).map(Keeper::book)
+    }
+
+    fn keep(&mut self, native: &str, out: &mut Out) -> Option<&mut Keeper> {
+        let describe = || self.listing.describe(native, || native.into());
+        self.books.keep(native, describe, out).map(|(keeper, _)| keeper)
+    }
+
+    fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
+        let data = envelope.data.map_or("{}", RawValue::get);
+        match (&*envelope.kind, &*envelope.subject) {
+            ("message", "trade.l2update") => {
+                let update: Level2<'_> = serde_json::from_str(data)?;
+                if self.keep(&update.symbol, out).is_some() {
+                    let continues =
+                        self.books.last(&update.symbol).is_some_and(|l| l.checked_add(1) == Some(update.first));
+                    let native = update.symbol.to_compact_string();
+                    let Some(diffs) = diffs(update, conn, continues) else {
+                        undecodable(bytes, out);
+                        return Ok(());
+                    };
+                    self.books.diffs(conn, &native, diffs, recv, out);
+                }
+            }
+            ("message", "trade.ticker") => {
+                let ticker: Ticker = serde_json::from_str(data)?;
+                let Some((_, native)) = envelope.topic.split_once(':') else { return Ok(()) };
+                let Some(keeper) = self.keep(native, out) else { return Ok(()) };
+                keeper.heard(conn, recv, out);
+                if !keeper.is_live() {
+                    let bid = ticker.bid.0.zip(ticker.bid_size.0).and_then(|(p, s)| side_of_quote(p, s));
+                    let ask = ticker.ask.0.zip(ticker.ask_size.0).and_then(|(p, s)| side_of_quote(p, s));
+                    keeper.ticker(bid, ask, Stamp { ts: ticker.time_ms.map(Time::from_millis), recv }, out);
+                }
+            }
+            ("message", "trade.l3match") => {
+                let trade: Match<'_> = serde_json::from_str(data)?;
+                let Ok(sequence) = trade.sequence.parse::<u64>() else {
+                    undecodable(bytes, out);
+                    return Ok(());
+                };
+                let Some(keeper) = self.keep(&trade.symbol, out) else { return Ok(()) };
+                keeper.heard(conn, recv, out);
+                let told = Trade {
+                    price: trade.price.0,
+                    size: trade.size.0,
+                    side: match &*trade.side {
+                        "buy" => Some(Side::Buy),
+                        "sell" => Some(Side::Sell),
+                        _ => None,
+                    },
+                    trade_id: trade.id.to_compact_string(),
+                    reference: None,
+                };
+                keeper.trade(sequence, told, Stamp { ts: trade.time.parse().ok().map(Time), recv }, out);
+            }
+            ("error", _) => {
+                let detail = format!("{}: {data}", envelope.code.map_or("", RawValue::get));
+                out.reports.push(Report { fault: Fault::Refused, native: None, detail });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn listed(&mut self, data: &str, recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        let list: Vec<SymbolInfo<'_>> = serde_json::from_str(data)?;
+        self.list.done();
+        for info in &list {
+            if !self.books.roster.wants(&info.symbol) {
+                continue;
+            }
+            let steps = Steps { tick: Some(info.tick.0), lot: Some(info.lot.0) };
+            self.listing.insert(&info.symbol, info.symbol.to_compact_string(), steps);
+            if let Some(keeper) = self.books.roster.by_native(&info.symbol) {
+                keeper.describe(steps.tick, steps.lot, out);
+                keeper.halt((info.trading == Some(false)).then_some("trading_disabled"), recv, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        let answer: Answer<'_> = serde_json::from_slice(body)?;
+        let native = query(url, "symbol");
+        let (true, Some(data)) = (answer.code == "200000", answer.data) else {
+            let detail = format!("{}: {}", answer.code, answer.msg);
+            out.reports.push(Report { fault: Fault::Refused, native: native.map(str::to_owned), detail });
+            return Ok(());
+        };
+        let Some(native) = native else { return self.listed(data.get(), recv, out) };
+        let snapshot: Snapshot<'_> = serde_json::from_str(data.get())?;
+        match snapshot.sequence.parse() {
+            Ok(id) => {
+                if self.keep(native, out).is_some() {
+                    let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
+                    self.books.snapshot(native, id, levels, recv, out);
+                }
+            }
+            Err(_) => undecodable(body, out),
+        }
+        Ok(())
+    }
+}
+
+/// A frame's changes. Where it may begin before a snapshot, each change comes by itself: sizes are those of their own
+/// number, so that an older one must not follow a snapshot that is newer. `None`: a number that is none, or not of the
+/// frame.
+fn diffs(update: Level2<'_>, conn: Conn, continues: bool) -> Option<Vec<Diff>> {
+    let ts = update.time_ms.map(Time::from_millis);
+    let (bids, asks) = (update.changes.bids.len(), update.changes.asks.len());
+    let sides = std::iter::repeat_n(true, bids).chain(std::iter::repeat_n(false, asks));
+    let mut changes = Vec::with_capacity(bids + asks);
+    for (bid, Change(price, size, number)) in sides.zip(update.changes.bids.into_iter().chain(update.changes.asks)) {
+        let number: u64 = number.parse().ok().filter(|n| (update.first..=update.last).contains(n))?;
+        changes.push((number, bid, Level { price: price.0, size: size.0 }));
+    }
+    changes.sort_by_key(|(number, ..)| *number);
+    let mut diffs: Vec<Diff> = Vec::new();
+    let mut first = update.first;
+    for (number, bid, level) in changes {
+        // Of one number or, where nothing is to be passed over, of one frame.
+        if diffs.is_empty() || (!continues && first <= number) {
+            diffs.push(Diff { before: first.saturating_sub(1), last: number, conn, levels: Levels::default(), ts });
+            first = number.saturating_add(1);
+        }
+        let diff = diffs.last_mut()?;
+        diff.last = diff.last.max(number);
+        if !level.price.is_zero() {
+            let list = if bid { &mut diff.levels.bids } else { &mut diff.levels.asks };
+            list.push(level);
+        }
+    }
+    match diffs.last_mut() {
+        Some(last) => last.last = update.last,
+        None => diffs.push(Diff {
+            before: update.first.saturating_sub(1),
+            last: update.last,
+            conn,
+            levels: Levels::default(),
+            ts,
+        }),
+    }
+    Some(diffs)
+}
+
+impl Adapter for Kucoin {
+    fn rules(&self) -> Rules {
+        Rules {
+            venue: "kucoin",
+            websocket_url: WEBSOCKET_URL.to_owned(),
+            instruments_url: Some(SYMBOLS_URL.to_owned()),
+            // Its answers to our pings come at least that often.
+            silence_max: Duration::from_secs(40),
+            ping_text: Some(r#"{"id":"ping","type":"ping"}"#),
+            ping_every: Duration::from_secs(18),
+            age_max: Some(Duration::from_secs(23 * 3_600 + 1_800)),
+            // A hundred in ten seconds.
+            sends_per_second_max: 10,
+        }
+    }
+
+    fn opened(&mut self, conn: Conn, _url: &str, now: Time, out: &mut Out) {
+        self.books.roster.report_unusable(out);
+        let natives = self.listing.natives(self.books.roster.wanted(), |symbol| symbol.into(), out);
+        for native in &natives {
+            if self.keep(native, out).is_some() {
+                self.books.opened(conn, native, SNAPSHOT_DELAY_MS, now, out);
+            }
+        }
+        for part in natives.chunks(SYMBOLS_PER_SUBSCRIPTION_MAX) {
+            for topic in ["match", "ticker", "level2"] {
+                let text = format!(
+                    r#"{{"id":"{topic}","type":"subscribe","topic":"/market/{topic}:{}","privateChannel":false,"response":true}}"#,
+                    part.join(",")
+                );
+                out.commands.push(Command::Send(conn, text));
+            }
+        }
+    }
+
+    fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
+        if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
+            undecodable(bytes, out);
+        }
+    }
+
+    fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
+        if !is_object(body) || self.answered(url, body, recv, out).is_err() {
+            undecodable(body, out);
+        }
+    }
+
+    fn failed(&mut self, url: &str, now: Time, _out: &mut Out) {
+        match query(url, "symbol") {
+            Some(native) => self.books.failed(native, now),
+            None => {
+                self.list.request(now);
+                self.list.asked(now);
+            }
+        }
+    }
+
+    fn closed(&mut self, conn: Conn, reason: &str, now: Time, out: &mut Out) {
+        self.books.closed(conn, reason, now, out);
+    }
+
+    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        self.books.closed(conn, "silent", now, out);
+        out.commands.push(Command::Reconnect(conn, "silent"));
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        self.books.next_fetch().into_iter().chain(self.list.at()).min()
+    }
+
+    fn timer(&mut self, now: Time, out: &mut Out) {
+        self.books.fetch_due(now, out);
+        if self.list.is_due(now) {
+            self.list.asked(now);
+            out.commands.push(Command::Fetch(SYMBOLS_URL.to_owned()));
+        }
+    }
+
+    fn retell(&self, now: Time, out: &mut Out) {
+        self.books.roster.retell(now, out);
+    }
+
+    fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
+        self.list.done();
+        self.books.roster.end(reason, now, out);
+    }
+}
+
+#[cfg(test)]
+#[path = "kucoin/tests.rs"]
+mod tests;

@@ -1,0 +1,89 @@
+use super::*;
+use crate::rig::{Rig, frames};
+
+const SESSION: &str = include_str!("../../fixtures/kucoin/session.jsonl");
+const DEPTH: &str = include_str!("../../fixtures/kucoin/depth.json");
+const SYMBOLS: &str = include_str!("../../fixtures/kucoin/symbols.json");
+const DEPTH_URL: &str = "https://api.kucoin.com/api/v3/market/orderbook/level2?symbol=BTC-USDT";
+
+fn play(rig: &mut Rig<Kucoin>, which: impl IntoIterator<Item = usize>) -> Vec<String> {
+    let session = frames(SESSION);
+    which.into_iter().flat_map(|i| rig.frame(1, session[i])).collect()
+}
+
+fn live() -> Rig<Kucoin> {
+    let mut rig = Rig::new(Kucoin::new(&["BTC-USDT".to_owned()]));
+    rig.open(1, WEBSOCKET_URL);
+    play(&mut rig, 0..5);
+    rig.response(DEPTH_URL, DEPTH);
+    rig
+}
+
+#[test]
+fn it_subscribes_and_announces() {
+    let mut rig = Rig::new(Kucoin::new(&["BTC-USDT".to_owned(), "ETH-USDT".to_owned()]));
+    rig.response(SYMBOLS_URL, SYMBOLS);
+    rig.open(1, WEBSOCKET_URL);
+    assert_eq!(rig.out.instruments[0].1.lot_size, Some(ticker_market::Decimal::new(1, 8)));
+    let asked = rig.asked();
+    assert_eq!(asked.len(), 3);
+    assert!(asked[2].contains(r#""topic":"/market/level2:BTC-USDT,ETH-USDT""#), "{asked:?}");
+}
+
+#[test]
+fn changes_that_the_snapshot_has_are_passed_over_one_by_one() {
+    let mut rig = Rig::new(Kucoin::new(&[]));
+    assert_eq!(play(&mut rig, 0..3), ["BTC-USDT status resyncing awaiting_snapshot", "BTC-USDT quote 3@100 4@102"]);
+    play(&mut rig, 3..5);
+    let told = rig.response(DEPTH_URL, DEPTH);
+    // Of the frame 100..103 the snapshot has all but the last, which says 8.
+    assert_eq!(told, ["BTC-USDT book snapshot 2/2", "BTC-USDT quote 8@100 5@102", "BTC-USDT status live -"]);
+    assert_eq!(play(&mut rig, [5]), ["BTC-USDT book [0@100] [1@101.5]", "BTC-USDT quote 3@99 1@101.5"]);
+    assert_eq!(play(&mut rig, [6, 6]), ["BTC-USDT trade 6085c09769bc506996295e36 buy 0.5@101.5"]);
+    assert!(play(&mut rig, [7]).is_empty(), "the ticker is later than the book");
+    assert_eq!(play(&mut rig, [8]), ["BTC-USDT book [] [0.5@101.5]", "BTC-USDT quote 3@99 0.5@101.5"]);
+    assert!(play(&mut rig, [8]).is_empty() && rig.faults().is_empty(), "again");
+}
+
+#[test]
+fn a_gap_fetches_that_symbols_snapshot_again() {
+    let mut rig = live();
+    let told = play(&mut rig, [8]);
+    assert_eq!(told, ["BTC-USDT book invalid gap", "BTC-USDT quote invalid gap", "BTC-USDT status resyncing gap"]);
+    assert_eq!(rig.faults(), ["gap"]);
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {DEPTH_URL}")]);
+    let told = rig.response(DEPTH_URL, &DEPTH.replace("\"102\",\"bids\"", "\"106\",\"bids\""));
+    assert_eq!(told[0], "BTC-USDT book snapshot 2/3");
+    assert_eq!(told[2], "BTC-USDT status live -");
+}
+
+#[test]
+fn a_closed_connection_makes_everything_stale() {
+    let mut rig = live();
+    let told = rig.step(|a, now, out| a.closed(Conn(1), "eof", now, out));
+    assert_eq!(told, ["BTC-USDT book invalid stale", "BTC-USDT quote invalid stale", "BTC-USDT status stale eof"]);
+    assert!(rig.response(DEPTH_URL, DEPTH).is_empty(), "too late");
+    rig.step(|a, now, out| a.silent(Conn(1), now, out));
+    assert_eq!(rig.asked(), ["reconnect 1: silent"]);
+}
+
+#[test]
+fn refusals_and_nonsense_are_reported() {
+    let mut rig = live();
+    rig.response(DEPTH_URL, r#"{"code":"400100","msg":"Unsupported trading pair"}"#);
+    assert_eq!(rig.faults(), ["refused"]);
+    rig.frame(1, r#"{"id":"1","type":"error","code":404,"data":"topic does not exist"}"#);
+    assert_eq!(rig.faults(), ["refused"]);
+    let outside = frames(SESSION)[8].replace("\"107\"]", "\"109\"]");
+    let wrong = [outside.as_str(), "", "[]", r#"{"type":"message","subject":"trade.l2update","data":[]}"#];
+    for bad in wrong {
+        assert!(rig.frame(1, bad).is_empty());
+        assert_eq!(rig.faults(), ["undecodable"], "{bad}");
+    }
+    let told = rig.response(SYMBOLS_URL, &SYMBOLS.replace("true", "false"));
+    assert_eq!(told, ["BTC-USDT status halted trading_disabled"]);
+    rig.step(|a, now, out| a.failed(SYMBOLS_URL, now, out));
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SYMBOLS_URL}")]);
+}
