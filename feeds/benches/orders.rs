@@ -1,11 +1,12 @@
 //! What an ITCH message costs: decoded alone, built into books, and told as updates. The day is made here: 4,000 stocks,
-//! half a million orders open at the same time, and the shares of message types that a real day has.
+//! half a million orders open at the same time, the shares of message types that a real day has, and orders of which four
+//! in five are named again among the 2,000 that came last.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ticker_feeds::Out;
-use ticker_feeds::by_order::OrderBooks;
+use ticker_feeds::by_order::{ORDERS_EXPECTED, OrderBooks};
 use ticker_feeds::itch::{Itch, Message, decode};
 use ticker_market::book::BookSide;
 use ticker_market::{Integrity, Side, Time};
@@ -13,6 +14,7 @@ use ticker_market::{Integrity, Side, Time};
 const STOCKS: u16 = 4_000;
 const MESSAGES: usize = 2_000_000;
 const OPEN: usize = 500_000;
+const RECENT: usize = 2_000;
 
 /// Messages one behind the other, each behind its length, as in a file.
 struct Day {
@@ -29,12 +31,14 @@ impl Day {
         let mut reference = 10_000u64;
         for n in 0..MESSAGES {
             reference += rng.u64(1..8);
-            let of_open = rng.usize(..open.len().max(1));
+            // Most orders are cancelled or changed soon after they came, the others at any time.
+            let recent = if rng.u8(0..10) < 8 { RECENT.min(open.len()) } else { open.len() };
+            let of_open = open.len() - recent + rng.usize(..recent.max(1));
             match rng.u8(0..100) {
                 _ if open.len() < OPEN && n < OPEN * 2 => day.add(&mut rng, reference, &mut open),
                 0..42 => day.add(&mut rng, reference, &mut open),
                 42..82 => {
-                    let (gone, locate, _) = open.swap_remove(of_open);
+                    let (gone, locate, _) = take(&mut open, of_open);
                     day.push(b'D', locate, &[&gone.to_be_bytes()]);
                 }
                 82..92 => {
@@ -55,7 +59,7 @@ impl Day {
                     let by = 1 + rng.u32(..shares);
                     day.push(b'E', locate, &[&order.to_be_bytes(), &by.to_be_bytes(), &(n as u64).to_be_bytes()]);
                     if by == shares {
-                        open.swap_remove(of_open);
+                        take(&mut open, of_open);
                     } else {
                         open[of_open].2 -= by;
                     }
@@ -65,7 +69,7 @@ impl Day {
                     let by = 1 + rng.u32(..shares);
                     day.push(b'X', locate, &[&order.to_be_bytes(), &by.to_be_bytes()]);
                     if by == shares {
-                        open.swap_remove(of_open);
+                        take(&mut open, of_open);
                     } else {
                         open[of_open].2 -= by;
                     }
@@ -112,6 +116,11 @@ impl Day {
     }
 }
 
+/// Keeps the order in which the recent ones came.
+fn take(open: &mut Vec<(u64, u16, u32)>, at: usize) -> (u64, u16, u32) {
+    if open.len() - at <= RECENT { open.remove(at) } else { open.swap_remove(at) }
+}
+
 /// Near the middle most of the time.
 fn price(rng: &mut fastrand::Rng, locate: u16, bid: bool) -> u32 {
     let middle = 100_000 + u32::from(locate) * 100;
@@ -156,7 +165,12 @@ fn itch(c: &mut Criterion) {
         });
     });
     group.bench_function("built into books", |b| {
-        b.iter_batched_ref(OrderBooks::new, |books| build(books, &day), BatchSize::PerIteration);
+        let empty = || {
+            let mut books = OrderBooks::new();
+            books.reserve(ORDERS_EXPECTED);
+            books
+        };
+        b.iter_batched_ref(empty, |books| build(books, &day), BatchSize::PerIteration);
     });
     group.bench_function("told as quotes, trades and books", |b| {
         b.iter_batched_ref(

@@ -10,6 +10,7 @@
 //!     match file.read(&mut chunk)? { 0 => break, n => archive.push(&chunk[..n]) }
 //! }
 //! archive.finish()?;
+//! while let Some(at) = archive.next(&mut out)? { play(at, &mut out) }
 //! archive.end("replay_ended", last, &mut out);
 //! ```
 
@@ -50,7 +51,7 @@ pub trait Archive: Send {
     /// Decodes the next record: appends what it says to `out`, and returns its time. `None`: more bytes are needed.
     fn next(&mut self, out: &mut Out) -> Result<Option<Time>, ArchiveError>;
 
-    /// There are no more bytes. What is left over is an error; a last record without its line feed is told by `next`.
+    /// There are no more bytes. What is left over is an error, but for a last row without its line feed: `next` tells it.
     fn finish(&mut self) -> Result<(), ArchiveError>;
 
     /// Tells everything again; as [`Adapter::retell`](crate::Adapter::retell).

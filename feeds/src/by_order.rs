@@ -10,4 +10,4 @@ mod listing;
 mod orders;
 
 pub use listing::{AUCTION, Crossing, Listing};
-pub use orders::{Change, ORDERS_MAX, Order, OrderBooks, Refused, Rung};
+pub use orders::{Change, ORDERS_EXPECTED, ORDERS_MAX, Order, OrderBooks, Refused, Rung};

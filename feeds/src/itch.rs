@@ -30,7 +30,7 @@ pub use self::message::{
     decode, length,
 };
 use crate::archive::symbol_of;
-use crate::by_order::{Change, Crossing, Listing, Order, OrderBooks, Refused};
+use crate::by_order::{Change, Crossing, Listing, ORDERS_EXPECTED, Order, OrderBooks, Refused};
 use crate::keeper::Stamp;
 use crate::{Fault, Out, Report};
 
@@ -258,6 +258,7 @@ impl Itch {
     fn begin(&mut self) {
         self.whole = true;
         self.books.clear_all();
+        self.books.reserve(ORDERS_EXPECTED);
         self.places.clear();
         self.trades.clear();
         for listing in &mut self.listings {

@@ -346,6 +346,11 @@ impl Keeper {
         }
     }
 
+    /// A trade of a source that tells each one once.
+    pub fn new_trade(&mut self, trade: Trade, stamp: Stamp, out: &mut Out) {
+        self.push(Channel::Trade, Kind::Update, stamp, Data::Trade(trade), out);
+    }
+
     /// A trade at a venue whose ids do not rise that is history from before we joined: it is not told, not even when it
     /// comes again.
     pub fn past_trade(&mut self, id: &str) {

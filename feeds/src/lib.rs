@@ -12,7 +12,7 @@
 //! that need splitting; [`split`], several markets in one recording.
 //!
 //! Beside adapters there are [`archive`]s: files that hold market data by themselves ([`itch`], whose packets are read
-//! too; [`databento`]). Their books are built [order by order](by_order).
+//! too; [`databento`]; [`table`], CSV and JSONL). Their books are built [order by order](by_order).
 //!
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
@@ -45,6 +45,7 @@ mod sequence;
 pub mod split;
 pub mod symbols;
 pub mod synthetic;
+pub mod table;
 pub mod trades;
 mod wire;
 

@@ -176,6 +176,7 @@ fn play_with(archive: &mut dyn Archive, bytes: &[u8]) -> Result<(usize, Readers,
         }
     }
     archive.finish()?;
+    equal("records after the end", archive.next(&mut out)?, None)?;
     let mut retold = Out::default();
     archive.retell(last, &mut retold);
     readers.same(retold)?;

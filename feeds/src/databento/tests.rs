@@ -182,3 +182,19 @@ fn what_is_no_file_is_told() {
     assert!(matches!(file.finish(), Err(ArchiveError::Cut(_))));
     assert!(DbnFile::fragment(77).is_err() && DbnFile::fragment(1).is_ok());
 }
+
+/// The fuzzer's file is of our own making, by Databento's encoder.
+#[test]
+fn the_fixture_is_what_it_was_made_as() {
+    let bytes = file(
+        Schema::Mbo,
+        &[
+            order(b'R', b'N', 0, 0, 0, LAST),
+            order(b'A', b'B', 1, 10_000, 5, LAST),
+            order(b'A', b'A', 2, 10_100, 6, LAST),
+            order(b'M', b'A', 2, 10_200, 7, LAST),
+            order(b'C', b'B', 1, 10_000, 2, LAST),
+        ],
+    );
+    assert!(include_bytes!("../../fixtures/databento/mbo.dbn")[..] == bytes);
+}
