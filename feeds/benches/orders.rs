@@ -44,7 +44,7 @@ impl Day {
                 82..92 => {
                     let (old, locate, shares) = open[of_open];
                     open[of_open].0 = reference;
-                    let price = price(&mut rng, locate, old % 2 == 0);
+                    let price = price(&mut rng, locate, old.is_multiple_of(2));
                     // The side is that of the reference's parity, which a replacement keeps.
                     reference += (reference ^ old) & 1;
                     open[of_open].0 = reference;
@@ -82,7 +82,7 @@ impl Day {
     fn add(&mut self, rng: &mut fastrand::Rng, reference: u64, open: &mut Vec<(u64, u16, u32)>) {
         // A few stocks have most of the orders.
         let locate = 1 + (f32::powi(rng.f32(), 3) * f32::from(STOCKS - 1)) as u16;
-        let bid = reference % 2 == 0;
+        let bid = reference.is_multiple_of(2);
         let (shares, price) = (rng.u32(1..10) * 100, price(rng, locate, bid));
         let stock = format!("S{locate:<7}");
         let side = [if bid { b'B' } else { b'S' }];

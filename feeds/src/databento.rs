@@ -18,12 +18,16 @@
 mod instrument;
 
 use dbn::decode::dbn::fsm::{DbnFsm, ProcessResult};
-use dbn::{Metadata, Record, RecordRef, RecordRefEnum, Schema, SymbolIndex, TsSymbolMap, VersionUpgradePolicy};
+use dbn::{
+    BboMsg, CbboMsg, Cmbp1Msg, HasRType, InstrumentDefMsg, MboMsg, Mbp1Msg, Mbp10Msg, Metadata, Record, RecordRef,
+    Schema, StatusMsg, TradeMsg, TsSymbolMap, VersionUpgradePolicy,
+};
 use hashbrown::HashMap;
 use ticker_market::{Channel, Time};
 
 use self::instrument::{BestPair, Order, Tracked, Traded};
-use crate::archive::{Archive, ArchiveError, passed_over, symbol_of};
+use crate::archive::{Archive, ArchiveError, symbol_of};
+use crate::keeper::Stamp;
 use crate::{Fault, Out, Report};
 
 /// Instruments in one file, at most; records of others are passed over, and one report says so.
@@ -75,7 +79,7 @@ impl std::fmt::Debug for State {
 impl DbnFile {
     /// A file from its beginning.
     pub fn new() -> Self {
-        let fsm = DbnFsm::builder().upgrade_policy(VersionUpgradePolicy::UpgradeToV3).build();
+        let fsm = DbnFsm::builder().upgrade_policy(VersionUpgradePolicy::AsIs).build();
         Self {
             fsm: fsm.expect("the policy is one that this state machine has"),
             state: State { venue: "databento".to_owned(), ..State::default() },
@@ -86,7 +90,7 @@ impl DbnFile {
 
     /// A part of a file that has no metadata, of that DBN version. Its instruments have no names but their numbers.
     pub fn fragment(version: u8) -> Result<Self, ArchiveError> {
-        let builder = DbnFsm::builder().upgrade_policy(VersionUpgradePolicy::UpgradeToV3).skip_metadata(true);
+        let builder = DbnFsm::builder().upgrade_policy(VersionUpgradePolicy::AsIs).skip_metadata(true);
         let fsm = builder.input_dbn_version(Some(version)).and_then(|b| b.build());
         let fsm = fsm.map_err(|error| ArchiveError::Format { at: 0, why: error.to_string() })?;
         Ok(Self { fsm, ..Self::new() })
@@ -135,13 +139,7 @@ impl Archive for DbnFile {
                 ProcessResult::Metadata(metadata) => self.state.metadata(&metadata, out),
                 ProcessResult::Record(()) => {
                     let Some(record) = self.fsm.last_record() else { continue };
-                    match record.as_enum() {
-                        Ok(message) => return Ok(Some(self.state.record(record, message, out))),
-                        Err(why) => {
-                            let why = why.to_string();
-                            passed_over(self.at(), &why, out);
-                        }
-                    }
+                    return Ok(self.state.record(record, out));
                 }
                 ProcessResult::Err(error) => {
                     self.failed = true;
@@ -193,86 +191,91 @@ impl State {
         }
     }
 
-    /// Takes a record. Returns when it was received, or, where that is not told, when it happened.
-    fn record(&mut self, record: RecordRef<'_>, message: RecordRefEnum<'_>, out: &mut Out) -> Time {
+    /// Takes a record. Returns when it was received, or, where that is not told, when it happened; nothing for one that
+    /// is shorter than its kind.
+    fn record(&mut self, record: RecordRef<'_>, out: &mut Out) -> Option<Time> {
         self.counts.records += 1;
         let header = record.header();
         let event = time(header.ts_event);
-        let at = record.raw_index_ts();
-        let recv = time(at).or(event).unwrap_or(Time(0));
-        let stamp = crate::keeper::Stamp { ts: event, recv };
+        let stamp = |ts_recv: u64| Stamp { ts: event, recv: time(ts_recv).or(event).unwrap_or(Time(0)) };
         let key = (header.publisher_id, header.instrument_id);
-        match message {
-            RecordRefEnum::Mbo(m) => {
-                let Some(tracked) = self.keep(key, record, out) else { return recv };
-                let order = Order {
-                    id: m.order_id,
-                    action: m.action as u8,
-                    side: m.side as u8,
-                    price: m.price,
-                    size: m.size,
-                    flags: m.flags.raw(),
-                    sequence: m.sequence,
-                };
-                self.counts.unknown_orders += tracked.order(order, stamp, out);
+        if let Some(m) = get::<MboMsg>(record) {
+            let stamp = stamp(m.ts_recv);
+            let order = Order {
+                id: m.order_id,
+                action: m.action as u8,
+                side: m.side as u8,
+                price: m.price,
+                size: m.size,
+                flags: m.flags.raw(),
+                sequence: m.sequence,
+            };
+            if let Some(tracked) = self.keep(key, m.ts_recv, out) {
+                let unknown = tracked.order(order, stamp, out);
+                self.counts.unknown_orders += unknown;
             }
-            RecordRefEnum::Trade(m) => {
-                let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
-                if let Some(tracked) = self.keep(key, record, out) {
-                    tracked.trade(trade, stamp, out);
-                }
-            }
-            RecordRefEnum::Mbp1(m) => {
-                let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
-                let best = BestPair::of(&m.levels[0]);
-                self.best(key, record, best, (m.action as u8 == b'T').then_some(trade), stamp, out);
-            }
-            RecordRefEnum::Mbp10(m) => {
-                let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
-                let best = BestPair::of(&m.levels[0]);
-                self.best(key, record, best, (m.action as u8 == b'T').then_some(trade), stamp, out);
-            }
-            // A sample's price and size are those of the last trade of its interval, not of every one.
-            RecordRefEnum::Bbo(m) => self.best(key, record, BestPair::of(&m.levels[0]), None, stamp, out),
-            RecordRefEnum::Cmbp1(m) => self.best(key, record, BestPair::consolidated(&m.levels[0]), None, stamp, out),
-            RecordRefEnum::Cbbo(m) => self.best(key, record, BestPair::consolidated(&m.levels[0]), None, stamp, out),
-            RecordRefEnum::Status(m) => {
-                if let Some(tracked) = self.keep(key, record, out) {
-                    tracked.status(m.action, m.is_trading as u8, stamp, out);
-                }
-            }
-            RecordRefEnum::InstrumentDef(m) => {
-                // Only of what has other data: a definition alone tells no event.
-                if let Some(number) = self.numbers.get(&key) {
-                    self.tracked[*number as usize].define(m.min_price_increment, m.min_lot_size, out);
-                }
-            }
-            RecordRefEnum::SymbolMapping(m) => {
-                if let Some(symbols) = &mut self.symbols
-                    && let Ok(symbol) = m.stype_out_symbol()
-                {
-                    let (start, end) = (m.start_ts, m.end_ts);
-                    // A mapping that cannot be is one that names nothing.
-                    if symbols.insert(header.instrument_id, start, end, symbol.to_owned()).is_err() {
-                        self.counts.passed_over += 1;
-                    }
-                }
-            }
-            _ => self.counts.passed_over += 1,
+            return Some(stamp.recv);
         }
-        recv
+        if let Some(m) = get::<TradeMsg>(record) {
+            let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
+            let stamp = stamp(m.ts_recv);
+            if let Some(tracked) = self.keep(key, m.ts_recv, out) {
+                tracked.trade(trade, stamp, out);
+            }
+            return Some(stamp.recv);
+        }
+        if let Some(m) = get::<Mbp1Msg>(record) {
+            let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
+            let stamp = stamp(m.ts_recv);
+            let trade = (m.action as u8 == b'T').then_some(trade);
+            self.best(key, m.ts_recv, BestPair::of(&m.levels[0]), trade, stamp, out);
+            return Some(stamp.recv);
+        }
+        if let Some(m) = get::<Mbp10Msg>(record) {
+            let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
+            let stamp = stamp(m.ts_recv);
+            let trade = (m.action as u8 == b'T').then_some(trade);
+            self.best(key, m.ts_recv, BestPair::of(&m.levels[0]), trade, stamp, out);
+            return Some(stamp.recv);
+        }
+        // A sample's price and size are those of the last trade of its interval, not of every one.
+        if let Some(m) = get::<BboMsg>(record) {
+            let stamp = stamp(m.ts_recv);
+            self.best(key, m.ts_recv, BestPair::of(&m.levels[0]), None, stamp, out);
+            return Some(stamp.recv);
+        }
+        if let Some(m) = get::<Cmbp1Msg>(record) {
+            let stamp = stamp(m.ts_recv);
+            self.best(key, m.ts_recv, BestPair::consolidated(&m.levels[0]), None, stamp, out);
+            return Some(stamp.recv);
+        }
+        if let Some(m) = get::<CbboMsg>(record) {
+            let stamp = stamp(m.ts_recv);
+            self.best(key, m.ts_recv, BestPair::consolidated(&m.levels[0]), None, stamp, out);
+            return Some(stamp.recv);
+        }
+        if let Some(m) = get::<StatusMsg>(record) {
+            let stamp = stamp(m.ts_recv);
+            if let Some(tracked) = self.keep(key, m.ts_recv, out) {
+                tracked.status(m.action, m.is_trading as u8, stamp, out);
+            }
+            return Some(stamp.recv);
+        }
+        if record.record_size() == size_of::<InstrumentDefMsg>()
+            && let Some(m) = get::<InstrumentDefMsg>(record)
+        {
+            // Only of what has other data: a definition alone tells no event.
+            if let Some(number) = self.numbers.get(&key) {
+                self.tracked[*number as usize].define(m.min_price_increment, m.min_lot_size, out);
+            }
+            return Some(stamp(m.ts_recv).recv);
+        }
+        self.counts.passed_over += 1;
+        Some(stamp(u64::MAX).recv)
     }
 
-    fn best(
-        &mut self,
-        key: (u16, u32),
-        record: RecordRef<'_>,
-        best: BestPair,
-        trade: Option<Traded>,
-        stamp: crate::keeper::Stamp,
-        out: &mut Out,
-    ) {
-        let Some(tracked) = self.keep(key, record, out) else { return };
+    fn best(&mut self, key: (u16, u32), at: u64, best: BestPair, trade: Option<Traded>, stamp: Stamp, out: &mut Out) {
+        let Some(tracked) = self.keep(key, at, out) else { return };
         if let Some(trade) = trade {
             tracked.trade(trade, stamp, out);
         }
@@ -280,7 +283,7 @@ impl State {
     }
 
     /// The instrument of a record, announced now if it is new.
-    fn keep(&mut self, key: (u16, u32), record: RecordRef<'_>, out: &mut Out) -> Option<&mut Tracked> {
+    fn keep(&mut self, key: (u16, u32), at: u64, out: &mut Out) -> Option<&mut Tracked> {
         if let Some(&number) = self.numbers.get(&key) {
             return self.tracked.get_mut(number as usize);
         }
@@ -295,7 +298,7 @@ impl State {
         }
         let (publisher, id) = key;
         let native =
-            self.symbols.as_ref().and_then(|s| s.get_for_rec(&record)).cloned().unwrap_or_else(|| id.to_string());
+            self.symbols.as_ref().and_then(|s| s.get_for_ts(at, id)).cloned().unwrap_or_else(|| id.to_string());
         let mut symbol = symbol_of(native.as_bytes())?;
         // Several venues of one dataset, or one name for two numbers (a rolled contract): the first has the name alone.
         for extra in [format!(".{publisher}"), format!(".{id}")] {
@@ -315,6 +318,13 @@ impl State {
         self.tracked.push(Tracked::new(number, &self.venue, symbol, &native, channels, out));
         self.tracked.last_mut()
     }
+}
+
+/// The record as one of that kind; none where it says that it is shorter.
+/// The kinds asked for are laid out alike in all versions but for definitions, of which only the newest form is read.
+fn get<T: HasRType<Header = dbn::RecordHeader>>(record: RecordRef<'_>) -> Option<&T> {
+    // Not `try_get`, which writes an error's text for every record of another kind; and `get` alone panics at a short one.
+    if record.has::<T>() && record.record_size() >= size_of::<T>() { record.get::<T>() } else { None }
 }
 
 fn time(nanos: u64) -> Option<Time> {

@@ -9,8 +9,9 @@ use ticker_market::book::{BookSide, LEVELS_PER_SIDE_MAX};
 /// Orders kept at the same time, at most: some 450 MB. A busy day at Nasdaq has two to three million open at once.
 pub const ORDERS_MAX: usize = 1 << 24;
 
-/// Orders for which there is room from the start of a day: growing to as many costs a tenth of all the work on them.
-pub const ORDERS_EXPECTED: usize = 1 << 20;
+/// Orders for which there is room from the start of a day: growing to as many would move each of them twice.
+/// No more, so that the table stays at 2^20 places (25 MB).
+pub const ORDERS_EXPECTED: usize = 900_000;
 
 /// Places an order reference in the map.
 ///
@@ -38,8 +39,11 @@ impl Hasher for RefHasher {
     }
 
     fn write_u64(&mut self, reference: u64) {
-        let place = (reference >> 6).wrapping_mul(GOLDEN) >> 20 << 6 | reference & 63;
-        self.0 = place | reference.wrapping_mul(GOLDEN) >> 57 << 57;
+        // A multiplication mixes upwards only: its upper half is folded into the lower.
+        let block = (reference >> 6).wrapping_mul(GOLDEN);
+        let place = (block ^ block >> 32) << 6 | reference & 63;
+        let tag = reference.wrapping_mul(GOLDEN) >> 57 << 57;
+        self.0 = place & (u64::MAX >> 7) | tag;
     }
 }
 
@@ -82,10 +86,8 @@ impl BookAndSide {
 pub struct Rung {
     /// Price, in the venue's steps.
     pub price: i64,
-    /// The sum of its orders.
+    /// The sum of its orders; no order is of nothing, so that a price without orders is one of size zero.
     pub size: u64,
-    /// How many orders.
-    pub orders: u32,
 }
 
 /// A price of a book that changed.
@@ -235,12 +237,11 @@ impl OrderBooks {
                 let rung = &mut list[at];
                 let before = rung.size;
                 rung.size += u64::from(size);
-                rung.orders += 1;
                 (before, rung.size)
             }
             Err(_) if list.len() >= LEVELS_PER_SIDE_MAX => return Err(Refused::Full),
             Err(at) => {
-                list.insert(at, Rung { price, size: size.into(), orders: 1 });
+                list.insert(at, Rung { price, size: size.into() });
                 (0, size.into())
             }
         };
@@ -255,18 +256,18 @@ impl OrderBooks {
         let order = *place.get();
         if by >= order.size {
             place.remove();
-            let change = self.lower(&order, order.size, true);
+            let change = self.lower(&order, order.size);
             return Ok((order, change));
         }
         place.get_mut().size -= by;
-        let change = self.lower(&order, by, false);
+        let change = self.lower(&order, by);
         Ok((order, change))
     }
 
     /// Removes an order whole. Returns it as it was.
     pub fn delete(&mut self, reference: u64) -> Result<(Order, Change), Refused> {
         let order = self.orders.remove(&reference).ok_or(Refused::Unknown)?;
-        let change = self.lower(&order, order.size, true);
+        let change = self.lower(&order, order.size);
         Ok((order, change))
     }
 
@@ -300,7 +301,7 @@ impl OrderBooks {
         self.books.clear();
     }
 
-    fn lower(&mut self, order: &Order, by: u32, gone: bool) -> Change {
+    fn lower(&mut self, order: &Order, by: u32) -> Change {
         let (book, side, price) = (order.book(), order.side(), order.price);
         let ladder = &mut self.books[book as usize];
         let at = ladder.find(side, price).expect("an order's price is in its book as long as the order is");
@@ -308,9 +309,8 @@ impl OrderBooks {
         let rung = &mut list[at];
         let before = rung.size;
         rung.size -= u64::from(by);
-        rung.orders -= u32::from(gone);
         let after = rung.size;
-        if rung.orders == 0 {
+        if after == 0 {
             list.remove(at);
         }
         Change { book, side, price, before, after }
@@ -323,8 +323,8 @@ mod tests {
 
     use super::*;
 
-    fn rungs(books: &OrderBooks, side: BookSide) -> Vec<(i64, u64, u32)> {
-        books.side(3, side).map(|r| (r.price, r.size, r.orders)).collect()
+    fn rungs(books: &OrderBooks, side: BookSide) -> Vec<(i64, u64)> {
+        books.side(3, side).map(|r| (r.price, r.size)).collect()
     }
 
     #[test]
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(books.add(3, 3, BookSide::Bid, 101, 5).map(|c| c.after), Ok(5));
         assert_eq!(books.add(3, 3, BookSide::Ask, 105, 5), Err(Refused::Again));
         assert_eq!(books.add(4, 3, BookSide::Ask, 105, 0), Err(Refused::Empty));
-        assert_eq!(rungs(&books, BookSide::Bid), [(101, 5, 1), (100, 70, 2)]);
+        assert_eq!(rungs(&books, BookSide::Bid), [(101, 5), (100, 70)]);
         let (order, change) = books.reduce(1, 10).expect("known");
         assert_eq!((order.size, order.side(), change.after), (50, BookSide::Bid, 60));
         let (gone, came) = books.replace(3, 30, 99, 7).expect("known");
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(books.reduce(1, 40).map(|(o, c)| (o.size, c.after)), Ok((40, 20)), "the last of it");
         assert_eq!(books.reduce(1, 1), Err(Refused::Unknown));
         assert_eq!(books.reduce(2, 21).map(|(o, c)| (o.size, c.after)), Ok((20, 0)), "more than it had");
-        assert_eq!(rungs(&books, BookSide::Bid), [(99, 7, 1)]);
+        assert_eq!(rungs(&books, BookSide::Bid), [(99, 7)]);
         assert_eq!(books.delete(30).map(|(o, _)| o.size), Ok(7));
         assert_eq!(books.delete(30), Err(Refused::Unknown));
         assert!(books.is_empty() && books.best(3, BookSide::Bid).is_none());
@@ -358,12 +358,12 @@ mod tests {
             hasher.finish()
         };
         for distance in [1, 2, 4, 64, 1_000, 1 << 20, 1 << 32, (1 << 40) + 4] {
-            let mut places = std::collections::HashMap::<u64, u32>::new();
-            for n in 0..1 << 14 {
-                *places.entry(hash(7 + n * distance) & 0x3fff).or_default() += 1;
+            // In which of 256 parts of a table of 16,384: within one, probing finds its way.
+            let mut parts = [0u32; 256];
+            for n in 0..1 << 13 {
+                parts[(hash(7 + n * distance) >> 6 & 0xff) as usize] += 1;
             }
-            assert!(places.len() > 1 << 12, "{distance}: {} places", places.len());
-            assert!(places.values().all(|n| *n < 64), "{distance}");
+            assert!(parts.iter().all(|n| *n <= 128), "{distance}: {:?}", parts.iter().max());
         }
     }
 
@@ -415,12 +415,11 @@ mod tests {
                 }
             }
             for (side, is_bid) in [(BookSide::Bid, true), (BookSide::Ask, false)] {
-                let mut sums: BTreeMap<i64, (u64, u32)> = BTreeMap::new();
+                let mut sums: BTreeMap<i64, u64> = BTreeMap::new();
                 for (_, price, size) in model.values().filter(|(bid, ..)| *bid == is_bid) {
-                    let sum = sums.entry(*price).or_default();
-                    *sum = (sum.0 + u64::from(*size), sum.1 + 1);
+                    *sums.entry(*price).or_default() += u64::from(*size);
                 }
-                let mut expected: Vec<_> = sums.into_iter().map(|(p, (s, n))| (p, s, n)).collect();
+                let mut expected: Vec<_> = sums.into_iter().collect();
                 if is_bid {
                     expected.reverse();
                 }
