@@ -432,7 +432,13 @@ impl Adapter for Binance {
             // Cut at 24 hours.
             age_max: Some(Duration::from_secs(23 * 3_600 + 1_800)),
             sends_per_second_max: 5,
+            ticket_url: None,
+            symbols_max: Some(market.symbols_max()),
         }
+    }
+
+    fn share(&mut self, adapters: usize) {
+        self.snapshots = Budget::new((SNAPSHOTS_PER_MINUTE_MAX / adapters.max(1)).max(1), 60_000);
     }
 
     fn opened(&mut self, conn: Conn, url: &str, now: Time, out: &mut Out) {

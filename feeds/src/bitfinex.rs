@@ -349,6 +349,8 @@ impl Adapter for Bitfinex {
             ping_every: Duration::from_secs(30),
             age_max: None,
             sends_per_second_max: 5,
+            ticket_url: None,
+            symbols_max: Some(SYMBOLS_MAX),
         }
     }
 

@@ -379,6 +379,8 @@ impl Adapter for Bitmex {
             ping_every: Duration::from_secs(5),
             age_max: None,
             sends_per_second_max: 5,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

@@ -289,6 +289,8 @@ impl Adapter for Bitstamp {
             // Cut at 90 days.
             age_max: Some(Duration::from_secs(89 * 86_400)),
             sends_per_second_max: 20,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

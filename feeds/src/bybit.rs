@@ -30,6 +30,9 @@ pub const TOPICS_PER_SUBSCRIPTION_MAX: usize = 10;
 /// Length of all topics of one connection, in bytes: linear's and inverse's limit, kept to everywhere.
 pub const TOPICS_BYTES_MAX: usize = 21_000;
 
+/// Symbols on one connection: so many fit into [`TOPICS_BYTES_MAX`] with names of 20 letters, and few have more.
+pub const SYMBOLS_MAX: usize = 190;
+
 /// Pages of the list of instruments that are fetched, at most; each holds up to 1000.
 pub const LIST_PAGES_MAX: usize = 10;
 
@@ -348,6 +351,8 @@ impl Adapter for Bybit {
             ping_every: Duration::from_secs(20),
             age_max: None,
             sends_per_second_max: 10,
+            ticket_url: None,
+            symbols_max: Some(SYMBOLS_MAX),
         }
     }
 

@@ -258,6 +258,8 @@ impl Adapter for Coinbase {
             age_max: None,
             // Eight for connections without a key, by the venue's rate limits.
             sends_per_second_max: 8,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

@@ -207,6 +207,8 @@ impl Adapter for CoinbaseExchange {
             ping_every: Duration::from_secs(30),
             age_max: None,
             sends_per_second_max: 8,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

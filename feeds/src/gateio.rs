@@ -243,6 +243,8 @@ impl Adapter for Gateio {
             ping_every: Duration::from_secs(10),
             age_max: None,
             sends_per_second_max: 20,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

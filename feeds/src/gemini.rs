@@ -286,6 +286,8 @@ impl Adapter for Gemini {
             ping_every: Duration::from_secs(20),
             age_max: None,
             sends_per_second_max: 10,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

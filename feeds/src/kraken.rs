@@ -267,6 +267,8 @@ impl Adapter for Kraken {
             ping_every: Duration::from_secs(30),
             age_max: None,
             sends_per_second_max: 10,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

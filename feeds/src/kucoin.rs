@@ -7,8 +7,8 @@
 //!
 //! The ticker comes every 100 ms at most, later than the book: it is told only while no book is live.
 //!
-//! Whoever opens the WebSocket needs a token: `POST /api/v1/bullet-public` answers with one, and with the address to put
-//! before it. Nothing here can ask for it.
+//! Whoever opens the WebSocket needs a ticket: `POST /api/v1/bullet-public` answers with a token, and with the address to
+//! put before it.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -36,8 +36,20 @@ pub const SNAPSHOT_DELAY_MS: i64 = 1_000;
 /// Symbols in one subscription.
 pub const SYMBOLS_PER_SUBSCRIPTION_MAX: usize = 100;
 
+/// Symbols on one connection, which may have 400 topics.
+pub const SYMBOLS_MAX: usize = 133;
+
 /// Where the WebSocket is; a token must follow.
 pub const WEBSOCKET_URL: &str = "wss://ws-api-spot.kucoin.com/";
+
+/// Where a token is had.
+pub const TICKET_URL: &str = "https://api.kucoin.com/api/v1/bullet-public";
+
+/// A token has 200 bytes or so.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+/// How often to ping, where no ticket says it.
+const PING_EVERY: Duration = Duration::from_secs(18);
 
 /// Where symbols are listed.
 pub const SYMBOLS_URL: &str = "https://api.kucoin.com/api/v2/symbols";
@@ -55,6 +67,14 @@ pub struct Kucoin {
     books: RestBooks,
     listing: Listing,
     list: Resync,
+    ticket: Option<Ticket>,
+}
+
+/// What the venue said of the next connection.
+#[derive(Debug)]
+struct Ticket {
+    websocket_url: String,
+    ping_every: Duration,
 }
 
 #[derive(Deserialize)]
@@ -151,6 +171,23 @@ struct Snapshot<'a> {
     asks: LevelPairs,
 }
 
+/// `bullet-public`
+#[derive(Deserialize)]
+struct Bullet<'a> {
+    #[serde(borrow)]
+    token: Cow<'a, str>,
+    #[serde(borrow, rename = "instanceServers")]
+    servers: Vec<Server<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Server<'a> {
+    #[serde(borrow)]
+    endpoint: Cow<'a, str>,
+    #[serde(default, rename = "pingInterval")]
+    ping_ms: Option<u64>,
+}
+
 #[derive(Deserialize)]
 struct SymbolInfo<'a> {
     #[serde(borrow)]
@@ -168,7 +205,7 @@ impl Kucoin {
     pub fn new(symbols: &[String]) -> Self {
         let ways = Ways { integrity: Integrity::Sequenced, quotes: QuoteSource::TickerAndBook };
         let books = RestBooks::new(Roster::new("kucoin", ways, symbols), FETCHING);
-        Self { books, listing: Listing::default(), list: Resync::default() }
+        Self { books, listing: Listing::default(), ticket: None, list: Resync::default() }
     }
 
     /// The book of a symbol while it is live.
@@ -264,6 +301,14 @@ impl Kucoin {
             out.reports.push(Report { fault: Fault::Refused, native: native.map(str::to_owned), detail });
             return Ok(());
         };
+        if url == TICKET_URL {
+            let bullet: Bullet<'_> = serde_json::from_str(data.get())?;
+            self.ticket = ticket(&bullet);
+            if self.ticket.is_none() {
+                undecodable(body, out);
+            }
+            return Ok(());
+        }
         let Some(native) = native else { return self.listed(data.get(), recv, out) };
         let snapshot: Snapshot<'_> = serde_json::from_str(data.get())?;
         match snapshot.sequence.parse() {
@@ -277,6 +322,22 @@ impl Kucoin {
         }
         Ok(())
     }
+}
+
+/// The next connection's address; `None` where it would be none.
+fn ticket(bullet: &Bullet<'_>) -> Option<Ticket> {
+    let server = bullet.servers.first().filter(|server| server.endpoint.starts_with("wss://"))?;
+    let fits = |c: u8| c.is_ascii_alphanumeric() || b"-_.~=+/".contains(&c);
+    if bullet.token.is_empty() || bullet.token.len() > TOKEN_BYTES_MAX || !bullet.token.bytes().all(fits) {
+        return None;
+    }
+    // In a query a plus is a space.
+    let token = bullet.token.replace('+', "%2B");
+    let ping_every = server.ping_ms.map_or(PING_EVERY, Duration::from_millis);
+    Some(Ticket {
+        websocket_url: format!("{}?token={token}", server.endpoint),
+        ping_every: ping_every.clamp(Duration::from_secs(1), PING_EVERY),
+    })
 }
 
 /// A frame's changes. Where it may begin before a snapshot, each change comes by itself: sizes are those of their own
@@ -322,17 +383,20 @@ fn diffs(update: Level2<'_>, conn: Conn, continues: bool) -> Option<Vec<Diff>> {
 
 impl Adapter for Kucoin {
     fn rules(&self) -> Rules {
+        let ping_every = self.ticket.as_ref().map_or(PING_EVERY, |ticket| ticket.ping_every);
         Rules {
             venue: "kucoin",
-            websocket_url: WEBSOCKET_URL.to_owned(),
+            websocket_url: self.ticket.as_ref().map_or(WEBSOCKET_URL, |ticket| &ticket.websocket_url).to_owned(),
             instruments_url: Some(SYMBOLS_URL.to_owned()),
             // Its answers to our pings come at least that often.
-            silence_max: Duration::from_secs(40),
+            silence_max: 2 * ping_every + Duration::from_secs(4),
             ping_text: Some(r#"{"id":"ping","type":"ping"}"#),
-            ping_every: Duration::from_secs(18),
+            ping_every,
             age_max: Some(Duration::from_secs(23 * 3_600 + 1_800)),
             // A hundred in ten seconds.
             sends_per_second_max: 10,
+            ticket_url: Some(TICKET_URL),
+            symbols_max: Some(SYMBOLS_MAX),
         }
     }
 
@@ -370,6 +434,8 @@ impl Adapter for Kucoin {
     fn failed(&mut self, url: &str, now: Time, _out: &mut Out) {
         match query(url, "symbol") {
             Some(native) => self.books.failed(native, now),
+            // Without a ticket there is no connection, and the next one asks for it again.
+            None if url == TICKET_URL => self.ticket = None,
             None => {
                 self.list.request(now);
                 self.list.asked(now);

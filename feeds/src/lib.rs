@@ -53,6 +53,7 @@ pub use roster::{INSTRUMENTS_MAX, LISTED_MAX};
 
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use ticker_market::{Channel, Data, Instrument, Kind, Time};
 
 /// Names a connection among those that an adapter was told of.
@@ -172,12 +173,20 @@ pub struct Rules {
     pub age_max: Option<Duration>,
     /// At most so many messages a second from us.
     pub sends_per_second_max: u32,
+    /// Where a ticket for a connection is had: by a POST without a body, before each connection. The answer is given to
+    /// [`Adapter::response`]; after that `websocket_url` has it in it.
+    pub ticket_url: Option<&'static str>,
+    /// Symbols on one connection, at most. For more there are several adapters ([`adapters`]).
+    pub symbols_max: Option<usize>,
 }
 
 /// One venue's decoder: a state machine without I/O.
 pub trait Adapter: Send {
     /// What the owner of the sockets must know.
     fn rules(&self) -> Rules;
+
+    /// So many adapters, from 1, share what the venue allows one address.
+    fn share(&mut self, _adapters: usize) {}
 
     /// A connection is open: subscribes on it.
     fn opened(&mut self, conn: Conn, url: &str, now: Time, out: &mut Out);
@@ -238,6 +247,22 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
     }
 }
 
+/// As [`adapter`], for symbols that may be more than one connection bears ([`Rules::symbols_max`]): as many adapters as
+/// that takes, each for a connection of its own.
+pub fn adapters(venue: &str, symbols: &[String]) -> Option<Vec<Box<dyn Adapter>>> {
+    let whole = adapter(venue, symbols)?;
+    let mut seen = HashSet::new();
+    let symbols: Vec<String> = symbols.iter().filter(|symbol| seen.insert(symbol.as_str())).cloned().collect();
+    let most = whole.rules().symbols_max.unwrap_or(usize::MAX);
+    if symbols.len() <= most {
+        return Some(vec![whole]);
+    }
+    let mut parts = symbols.chunks(most).map(|part| adapter(venue, part)).collect::<Option<Vec<_>>>()?;
+    let count = parts.len();
+    parts.iter_mut().for_each(|part| part.share(count));
+    Some(parts)
+}
+
 /// The venues that [`adapter`] knows, by their names in topics.
 pub const VENUES: &[&str] = &[
     "binance",
@@ -264,6 +289,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn symbols_beyond_one_connection_are_another_adapters() {
+        let symbols: Vec<String> = (0..30).map(|i| format!("A{}-USD", i % 29)).collect();
+        let parts = adapters("bitfinex", &symbols).expect("a venue of ours");
+        assert_eq!(parts.len(), 3);
+        let mut asked = 0;
+        for mut part in parts {
+            let mut out = Out::default();
+            part.opened(Conn(0), "", Time(0), &mut out);
+            assert!(out.reports.is_empty(), "{:?}", out.reports);
+            asked += out.instruments.len();
+        }
+        assert_eq!(asked, 29, "each symbol once");
+        assert_eq!(adapters("kraken", &symbols).expect("a venue of ours").len(), 1);
+        assert!(adapters("nyse", &symbols).is_none());
+    }
+
+    #[test]
     fn every_venue_has_an_adapter_of_its_name() {
         assert!(VENUES.is_sorted());
         for venue in VENUES {
@@ -271,6 +313,7 @@ mod tests {
             assert_eq!(rules.venue, *venue);
             assert!(rules.websocket_url.starts_with("wss://"));
             assert!(rules.silence_max > Duration::ZERO && rules.sends_per_second_max > 0);
+            assert!(rules.symbols_max.is_none_or(|most| most > 0));
         }
         let named = "bybit-v5".to_owned();
         assert!(!VENUES.contains(&named.as_str()) && adapter(&named, &[]).is_some(), "a recording's name");

@@ -350,6 +350,8 @@ impl Adapter for Okx {
             ping_every: Duration::from_secs(20),
             age_max: None,
             sends_per_second_max: 3,
+            ticket_url: None,
+            symbols_max: None,
         }
     }
 

@@ -73,6 +73,7 @@ const URLS: &[&str] = &[
     "https://api.gateio.ws/api/v4/spot/currency_pairs",
     "https://api.kucoin.com/api/v3/market/orderbook/level2?symbol=BTC-USDT",
     "https://api.kucoin.com/api/v2/symbols",
+    "https://api.kucoin.com/api/v1/bullet-public",
     "https://api.gemini.com/v1/symbols/details/btcusd",
     "https://api-pub.bitfinex.com/v2/conf/pub:list:pair:exchange",
     "https://api.exchange.coinbase.com/products",

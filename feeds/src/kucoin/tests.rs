@@ -87,3 +87,27 @@ fn refusals_and_nonsense_are_reported() {
     rig.wait();
     assert_eq!(rig.asked(), [format!("fetch {SYMBOLS_URL}")]);
 }
+
+#[test]
+fn a_connection_needs_a_ticket() {
+    let mut rig = Rig::new(Kucoin::new(&["BTC-USDT".to_owned()]));
+    assert_eq!(rig.adapter.rules().ticket_url, Some(TICKET_URL));
+    let ticket = |endpoint: &str, token: &str| {
+        format!(
+            r#"{{"code":"200000","data":{{"token":"{token}","instanceServers":[{{"endpoint":"{endpoint}","encrypt":true,"protocol":"websocket","pingInterval":9000,"pingTimeout":10000}}]}}}}"#
+        )
+    };
+    rig.response(TICKET_URL, &ticket("wss://ws-api-spot.kucoin.com/", "a-b_c+==.d"));
+    let rules = rig.adapter.rules();
+    assert_eq!(rules.websocket_url, "wss://ws-api-spot.kucoin.com/?token=a-b_c%2B==.d");
+    assert_eq!((rules.ping_every, rules.silence_max), (Duration::from_secs(9), Duration::from_secs(22)));
+    for (endpoint, token) in [("http://x/", "a"), ("wss://x/", "a&b"), ("wss://x/", "")] {
+        rig.response(TICKET_URL, &ticket(endpoint, token));
+        assert_eq!(rig.faults().len(), 1, "{endpoint} {token}");
+        assert_eq!(rig.adapter.rules().websocket_url, WEBSOCKET_URL);
+    }
+    rig.response(TICKET_URL, r#"{"code":"429000","msg":"too many"}"#);
+    assert_eq!(rig.faults().len(), 1);
+    rig.step(|a, now, out| a.failed(TICKET_URL, now, out));
+    assert!(rig.asked().is_empty() && rig.adapter.next_timer().is_none(), "the next connection asks again");
+}

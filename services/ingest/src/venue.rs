@@ -89,6 +89,13 @@ pub(crate) struct Servers {
 
 type Fetched = (String, Result<Bytes, FetchError>);
 
+/// What a try to connect came to.
+enum Made {
+    /// A ticket for a connection ([`Rules::ticket_url`](ticker_feeds::Rules::ticket_url)).
+    Ticket(Fetched),
+    Socket(Result<Box<Socket>, String>),
+}
+
 pub(crate) struct Venue {
     adapter: Box<dyn Adapter>,
     name: String,
@@ -102,11 +109,12 @@ pub(crate) struct Venue {
     fetcher: Fetcher,
     /// Oldest first; two only while one replaces the other.
     links: Vec<Link>,
-    connecting: Option<BoxFuture<'static, Result<Socket, String>>>,
+    connecting: Option<BoxFuture<'static, Made>>,
     fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
     fetches: VecDeque<String>,
     backoff: Backoff,
     conns: u32,
+    begin_after: Duration,
     out: Out,
 }
 
@@ -130,6 +138,7 @@ impl Venue {
             fetches: VecDeque::new(),
             backoff: Backoff::new(BACKOFF_FLOOR, BACKOFF_FIRST, BACKOFF_MAX),
             conns: 0,
+            begin_after: Duration::ZERO,
             out: Out::default(),
             adapter,
             name,
@@ -141,12 +150,18 @@ impl Venue {
         }
     }
 
+    /// Begins so much later than it is told to run.
+    pub(crate) fn begin_after(mut self, wait: Duration) -> Self {
+        self.begin_after = wait;
+        self
+    }
+
     /// Runs until the drain begins.
     pub(crate) async fn run(mut self, drain: Drain) {
         self.meters.connected.set(0.0);
         tokio::select! {
             () = drain.started() => return,
-            () = self.list() => {}
+            () = async { sleep(self.begin_after).await; self.list().await } => {}
         }
         if self.settle().await.is_err() {
             return;
@@ -175,7 +190,7 @@ impl Venue {
             }
             (at, message) = next_message(&mut self.links) => self.received(at, message),
             Some((url, result)) = self.fetching.next() => self.fetched(url, result),
-            result = connected(&mut self.connecting) => self.connected(result),
+            made = made(&mut self.connecting) => self.made(made),
             () = sleep_until(due) => {}
         }
         // Also while frames never stop coming.
@@ -192,14 +207,45 @@ impl Venue {
         self.fetched(url, result);
     }
 
+    /// Connects after that time; with a ticket, where the venue wants one.
     fn connect(&mut self, wait: Duration) {
+        let Some(url) = self.adapter.rules().ticket_url else { return self.dial(wait) };
+        let fetcher = self.fetcher.clone();
+        self.connecting = Some(Box::pin(async move {
+            sleep(wait).await;
+            Made::Ticket((url.to_owned(), fetcher.post(url).await))
+        }));
+    }
+
+    fn dial(&mut self, wait: Duration) {
         let url = self.adapter.rules().websocket_url;
         let uri = fetch::rebase(&url, self.servers.websocket.as_ref());
         let tls = Arc::clone(&self.tls);
         self.connecting = Some(Box::pin(async move {
             sleep(wait).await;
-            link::connect(uri?, tls).await
+            let socket = match uri {
+                Ok(uri) => link::connect(uri, tls).await,
+                Err(why) => Err(why),
+            };
+            Made::Socket(socket.map(Box::new))
         }));
+    }
+
+    fn made(&mut self, made: Made) {
+        match made {
+            Made::Socket(result) => self.connected(result.map(|socket| *socket)),
+            Made::Ticket((url, result)) => {
+                let failed = result.as_ref().err().map(|why| format!("no ticket for a connection: {why}"));
+                self.fetched(url, result);
+                match failed {
+                    None => self.dial(Duration::ZERO),
+                    Some(why) => {
+                        self.meters.disconnected("ticket");
+                        self.try_again(&why);
+                    }
+                }
+            }
+        }
     }
 
     fn connected(&mut self, result: Result<Socket, String>) {
@@ -410,8 +456,8 @@ impl Venue {
     }
 }
 
-/// The connection that is being made, once it stands; never, if none is.
-async fn connected(connecting: &mut Option<BoxFuture<'static, Result<Socket, String>>>) -> Result<Socket, String> {
+/// What the try to connect came to; never, if there is none.
+async fn made(connecting: &mut Option<BoxFuture<'static, Made>>) -> Made {
     match connecting {
         Some(future) => {
             let result = future.await;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector};
 use hyper_util::client::legacy::Client;
@@ -88,12 +88,23 @@ impl Fetcher {
 
     /// The body of `url`'s answer.
     pub(crate) async fn fetch(&self, url: &str) -> Result<Bytes, FetchError> {
+        self.ask(Method::GET, url).await
+    }
+
+    /// The body of the answer to a POST without a body.
+    pub(crate) async fn post(&self, url: &str) -> Result<Bytes, FetchError> {
+        self.ask(Method::POST, url).await
+    }
+
+    async fn ask(&self, method: Method, url: &str) -> Result<Bytes, FetchError> {
         let quiet_until = *self.quiet();
         if let Some(until) = quiet_until {
             tokio::time::sleep_until(until).await;
         }
         let uri = rebase(url, self.base.as_ref()).map_err(FetchError::Url)?;
-        let request = Request::get(uri)
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::ACCEPT, "application/json")
             .body(Empty::new())

@@ -73,6 +73,10 @@ impl Adapter for Plain {
 
     fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
         self.hear(format!("response {url}"));
+        if Some(url) == self.rules.ticket_url {
+            self.rules.websocket_url = String::from_utf8_lossy(body).into_owned();
+            return;
+        }
         self.frame(Conn(0), body, recv, out);
     }
 
@@ -130,6 +134,8 @@ impl World {
             ping_every: Duration::from_secs(600),
             age_max: None,
             sends_per_second_max: 1_000,
+            ticket_url: None,
+            symbols_max: None,
         };
         change(&mut rules);
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -151,11 +157,19 @@ impl World {
 
     /// Accepts a connection and reads its subscription.
     async fn accept(&self, conn: u32) -> Server {
+        self.accept_at(conn).await.0
+    }
+
+    /// As [`World::accept`], and the path that it was asked for at.
+    async fn accept_at(&self, conn: u32) -> (Server, String) {
         let (socket, _) = self.listener.accept().await.expect("listens");
+        let mut head = [0; 256];
+        let peeked = socket.peek(&mut head).await.expect("a request");
+        let path = String::from_utf8_lossy(&head[..peeked]).split(' ').nth(1).unwrap_or_default().to_owned();
         let mut server = accept_async(socket).await.expect("a WebSocket");
         let text = server.next().await.expect("open").expect("a frame");
         assert_eq!(text.into_text().expect("text").as_str(), format!("subscribe {conn}"));
-        server
+        (server, path)
     }
 
     /// Answers one HTTP request, and returns its first line.
@@ -292,5 +306,28 @@ async fn everything_is_told_again_when_the_publisher_asks() {
     let _server = world.accept(0).await;
     world.retell.send_replace(1);
     assert_eq!(world.trade().await, "again");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_had_before_each_connection_and_names_the_socket() {
+    const TICKET: &str = "https://venue.example/ticket";
+    let mut world = World::new(|r| r.ticket_url = Some(TICKET)).await;
+    let line = world.answer("HTTP/1.1 503 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+    assert_eq!(line, "POST /ticket HTTP/1.1");
+    for conn in 0..2 {
+        let url = format!("wss://socket.example/{conn}?token=t{conn}");
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{url}", url.len());
+        assert_eq!(world.answer(&answer).await, "POST /ticket HTTP/1.1");
+        let (mut server, path) = world.accept_at(conn).await;
+        assert_eq!(path, format!("/{conn}?token=t{conn}"));
+        say(&mut server, &conn.to_string()).await;
+        assert_eq!(world.trade().await, conn.to_string());
+        server.close(None).await.expect("open");
+    }
+    assert_eq!(
+        world.heard()[..4],
+        ["failed https://venue.example/ticket", "response https://venue.example/ticket", "opened 0", "closed 0 closed"]
+    );
     world.end().await;
 }
