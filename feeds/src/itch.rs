@@ -13,6 +13,7 @@
 //! GLIMPSE, which tells a book at a point in the sequence, is not read: after a loss nothing shows a book before the
 //! next day begins.
 
+mod day;
 mod file;
 mod message;
 pub mod moldudp;
@@ -24,6 +25,7 @@ use hashbrown::HashMap;
 use ticker_market::book::BookSide;
 use ticker_market::{Channel, Decimal, Instrument, Integrity, Side, Time};
 
+pub use self::day::{midnight, midnight_of_file};
 pub use self::file::ItchFile;
 pub use self::message::{
     AddOrder, CrossTrade, DirectListing, Head, Imbalance, Message, MessageError, NonCrossTrade, Stock, StockDirectory,

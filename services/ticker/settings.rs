@@ -62,8 +62,13 @@ impl Settings {
             }
         }
         if !replay.is_empty() {
-            ingest.replay =
-                Some(ReplayConfig { paths: replay, speed: speed.unwrap_or_default(), repeat, shift_to_now });
+            ingest.replay = Some(ReplayConfig {
+                paths: replay,
+                speed: speed.unwrap_or_default(),
+                repeat,
+                shift_to_now,
+                ..ReplayConfig::default()
+            });
         }
     }
 

@@ -82,7 +82,7 @@ impl Default for SyntheticConfig {
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayConfig {
-    /// Files (`.jsonl`, `.jsonl.zst`) or folders of them.
+    /// Files, or folders of them: recordings (`.jsonl`, `.jsonl.zst`), ITCH, DBN, tables; compressed or not.
     pub paths: Vec<PathBuf>,
     /// How fast.
     pub speed: Speed,
@@ -91,6 +91,13 @@ pub struct ReplayConfig {
     pub repeat: bool,
     /// Times become those of today, as if it all happened now.
     pub shift_to_now: bool,
+    /// The day of ITCH files in New York (`2020-01-30`), which they do not say. Without it their name does
+    /// (`01302020.NASDAQ_ITCH50`).
+    pub day: Option<String>,
+    /// Of ITCH files, only these symbols; none for all.
+    pub symbols: Vec<String>,
+    /// What the columns of tables (CSV, JSONL) mean: a TOML file. One that is named as the table and `.toml` goes before.
+    pub mapping: Option<PathBuf>,
 }
 
 /// How fast a recording is replayed.
@@ -162,9 +169,19 @@ impl Default for Limits {
 
 /// What a venue is asked for where nobody says: the instruments that most people watch.
 pub fn default_symbols(venue: &str) -> Vec<String> {
-    const USD: [&str; 10] = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LTC", "LINK", "AVAX", "DOT"];
-    let quote = if venue.starts_with("binance") { "USDT" } else { "USD" };
-    USD.iter().map(|base| format!("{base}-{quote}")).collect()
+    const BASES: [&str; 10] = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LTC", "LINK", "AVAX", "DOT"];
+    let with = |quote: &'static str| move |base: &&str| format!("{base}-{quote}");
+    match venue {
+        "binance" | "bybit-spot" | "gateio" | "kucoin" | "okx" => BASES.iter().map(with("USDT")).collect(),
+        "binance-usdm" | "bybit-linear" => BASES.iter().map(with("USDT-PERP")).collect(),
+        "binance-coinm" | "bitmex" | "bybit-inverse" => BASES.iter().map(with("USD-PERP")).collect(),
+        // All but two of its perpetual swaps are paid in USDC.
+        "deribit" => {
+            let usdc = BASES[2..].iter().map(with("USDC-PERP"));
+            BASES[..2].iter().map(with("USD-PERP")).chain(usdc).collect()
+        }
+        _ => BASES.iter().map(with("USD")).collect(),
+    }
 }
 
 impl Config {

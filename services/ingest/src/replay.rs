@@ -1,22 +1,27 @@
-//! Recordings, through the same decoders as live frames.
+//! Recordings, through the same decoders as live frames; and [`archives`], files of market data, by decoders of their own.
 //!
 //! The files of one venue are played one after the other, through one decoder; several venues are merged by the time at
 //! which their frames were received. What an adapter asks for cannot be done here: the recording holds what was answered.
 
+mod archive_track;
+pub(crate) mod archives;
 pub(crate) mod files;
 mod pace;
 mod reader;
+mod source;
 mod track;
 
 use std::sync::Arc;
 
-use ticker_feeds::recording::Line;
 use ticker_market::Time;
 use ticker_runtime::{Drain, clock};
 use tokio::time::{Instant, sleep_until};
 
+use self::archive_track::ArchiveTrack;
+use self::archives::ArchiveGroup;
 use self::files::Group;
 use self::pace::Pace;
+use self::source::Source;
 use self::track::Track;
 use crate::IngestError;
 use crate::config::Speed;
@@ -35,10 +40,12 @@ const LINES_BETWEEN_LOOKS: u32 = 64;
 /// Several recordings as one.
 pub(crate) struct Replay {
     groups: Vec<Group>,
+    archives: Vec<ArchiveGroup>,
     speed: Speed,
     repeat: bool,
     shift: bool,
-    tracks: Vec<Track>,
+    /// Those of `groups`, then those of `archives`.
+    sources: Vec<Source>,
 }
 
 impl Replay {
@@ -49,8 +56,22 @@ impl Replay {
         feeds: Vec<(Feed, Arc<progress::Source>)>,
     ) -> Result<Self, IngestError> {
         let tracks = groups.iter().zip(feeds).map(|(group, (feed, progress))| Track::new(group, feed, progress));
-        let tracks = tracks.collect::<Result<_, _>>()?;
-        Ok(Self { groups, speed, repeat, shift, tracks })
+        let sources =
+            tracks.map(|track| Ok(Source::Recording(Box::new(track?)))).collect::<Result<_, IngestError>>()?;
+        Ok(Self { groups, archives: Vec::new(), speed, repeat, shift, sources })
+    }
+
+    /// With these archives beside the recordings; `feeds` has one for each, in their order.
+    pub(crate) fn with_archives(
+        mut self,
+        archives: Vec<ArchiveGroup>,
+        feeds: Vec<(Feed, Arc<progress::Source>)>,
+    ) -> Result<Self, IngestError> {
+        for (group, (feed, progress)) in archives.iter().zip(feeds) {
+            self.sources.push(Source::Archive(Box::new(ArchiveTrack::new(group, feed, progress)?)));
+        }
+        self.archives = archives;
+        Ok(self)
     }
 
     /// Plays, then stays to tell everything again to a fanout that asks, until the drain begins.
@@ -61,8 +82,12 @@ impl Replay {
                 break;
             }
             if self.repeat {
-                for (track, group) in self.tracks.iter_mut().zip(&self.groups) {
-                    track.begin_again(group)?;
+                let (mut groups, mut archives) = (self.groups.iter(), self.archives.iter());
+                for source in &mut self.sources {
+                    match source {
+                        Source::Recording(track) => groups.next().map_or(Ok(()), |group| track.begin_again(group))?,
+                        Source::Archive(track) => archives.next().map_or(Ok(()), |group| track.begin_again(group))?,
+                    }
                 }
                 continue;
             }
@@ -83,15 +108,15 @@ impl Replay {
     async fn play(&mut self, drain: &Drain) -> Result<(), Gone> {
         let mut pace = Pace::new(self.speed, self.shift);
         let ending = if self.repeat { REPEATED } else { ENDED };
-        for track in &mut self.tracks {
-            track.advance(ending).await?;
+        for source in &mut self.sources {
+            source.advance(ending).await?;
         }
         let mut lines = 0u32;
-        while let Some((at, line)) = self.take_next() {
-            let turn = pace.turn(line.ts(), Instant::now(), now());
+        while let Some((at, ts)) = self.next() {
+            let turn = pace.turn(ts, Instant::now(), now());
             if let Some(left_out) = turn.left_out {
                 tracing::info!(
-                    venue = self.tracks[at].venue(),
+                    venue = self.sources[at].venue(),
                     ?left_out,
                     "a break in the recording: going on at once"
                 );
@@ -109,24 +134,20 @@ impl Replay {
             if drain.is_started() {
                 break;
             }
-            let track = &mut self.tracks[at];
-            track.play(&line, turn.at, turn.shift_nanos).await?;
-            track.advance(ending).await?;
+            self.sources[at].play(turn.at, turn.shift_nanos, ending).await?;
         }
         Ok(())
     }
 
-    /// The line that is next of all, and whose it is. One without a time goes first: it is played at once.
-    fn take_next(&mut self) -> Option<(usize, Line<'static>)> {
-        let next =
-            (0..self.tracks.len()).filter_map(|i| Some((self.tracks[i].peek()?.ts(), i))).min().map(|(_, i)| i)?;
-        Some((next, self.tracks[next].take()?))
+    /// Whose turn it is, and the time of what is next of all. What has none goes first: it is played at once.
+    fn next(&self) -> Option<(usize, Option<Time>)> {
+        (0..self.sources.len()).filter_map(|i| Some((self.sources[i].next_ts()?, i))).min().map(|(ts, i)| (i, ts))
     }
 
     /// Waits until then, and meanwhile tells everything again when that is asked for.
     async fn wait(&mut self, until: Instant) -> Result<(), Gone> {
         loop {
-            let Some(first) = self.tracks.first_mut() else { return Ok(()) };
+            let Some(first) = self.sources.first_mut() else { return Ok(()) };
             tokio::select! {
                 biased;
                 // One request is for all sources.
@@ -138,8 +159,8 @@ impl Replay {
     }
 
     async fn retell_if_wanted(&mut self) -> Result<(), Gone> {
-        for track in &mut self.tracks {
-            track.retell_if_wanted().await?;
+        for source in &mut self.sources {
+            source.retell_if_wanted().await?;
         }
         Ok(())
     }
@@ -149,6 +170,9 @@ fn now() -> Time {
     Time(clock::now_nanos())
 }
 
+#[cfg(test)]
+#[path = "replay/archive_tests.rs"]
+mod archive_tests;
 #[cfg(test)]
 #[path = "replay/tests.rs"]
 mod tests;

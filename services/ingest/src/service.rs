@@ -12,7 +12,8 @@ use crate::config::{Config, default_symbols};
 use crate::progress::{Progress, SourceKind};
 use crate::publisher::Publisher;
 use crate::replay::Replay;
-use crate::replay::files::{self, Group};
+use crate::replay::archives::{self, ArchiveGroup};
+use crate::replay::files::Group;
 use crate::venue::{Servers, Venue, VenuesHealth, fetch};
 use crate::{IngestError, publisher, synthetic, venue};
 
@@ -25,6 +26,10 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// A connection to the fanout stands after so long, or the try failed.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
+/// Where one venue's symbols need several connections, they begin so far apart: Bitfinex allows 20 a minute for each
+/// address, Binance one a second.
+const CONNECTIONS_APART: Duration = Duration::from_secs(3);
+
 /// How often an idle connection to the fanout is proven, and how long the proof may take.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -34,6 +39,7 @@ pub struct Ingest {
     config: Config,
     venues: Vec<LiveVenue>,
     recordings: Vec<Group>,
+    archives: Vec<ArchiveGroup>,
     progress: Progress,
 }
 
@@ -48,13 +54,15 @@ impl Ingest {
     /// Checks the configuration, and that every recording is there and can be replayed. Reads the beginnings of files.
     pub fn new(config: Config) -> Result<Self, IngestError> {
         config.check()?;
-        let recordings = config.replay.as_ref().map_or_else(|| Ok(Vec::new()), |r| files::find(&r.paths))?;
-        if let Some(twice) = recordings.iter().find(|g| config.venues.contains(&g.venue)) {
-            let why = format!("{} would come live and from a recording at once", twice.venue);
+        let replay = config.replay.as_ref();
+        let (recordings, archives) = replay.map_or_else(|| Ok(Default::default()), archives::find)?;
+        let mut played = recordings.iter().map(|g| &g.venue).chain(archives.iter().map(|g| &g.venue));
+        if let Some(twice) = played.find(|venue| config.venues.contains(venue)) {
+            let why = format!("{twice} would come live and from a recording at once");
             return Err(IngestError::Setting { setting: "venues".to_owned(), why });
         }
         let venues = config.venues.iter().map(|name| live_venue(name, &config)).collect::<Result<_, _>>()?;
-        Ok(Self { config, venues, recordings, progress: Progress::new() })
+        Ok(Self { config, venues, recordings, archives, progress: Progress::new() })
     }
 
     /// How its sources do, also while it runs.
@@ -66,7 +74,7 @@ impl Ingest {
     /// ended do not end it.
     pub async fn run(self, fanout: Channel, health: Health, drain: Drain) -> Result<(), IngestError> {
         describe_metrics();
-        let Self { config, venues, recordings, progress } = self;
+        let Self { config, venues, recordings, archives, progress } = self;
         let (publisher, intake) = Publisher::new(&config.name, config.limits, &progress, health.component("publish"));
         let mut sources: JoinSet<Result<(), IngestError>> = JoinSet::new();
         if let Some(market) = config.synthetic {
@@ -78,28 +86,34 @@ impl Ingest {
             });
         }
         if let Some(replay) = config.replay {
-            let feed = |g: &Group| {
-                let source = progress.source(&g.venue, SourceKind::Replay);
+            let feed = |venue: &String| {
+                let source = progress.source(venue, SourceKind::Replay);
                 (intake.feed(source.clone()), source)
             };
-            let feeds = recordings.iter().map(feed).collect();
+            let feeds = recordings.iter().map(|g| feed(&g.venue)).collect();
+            let archive_feeds = archives.iter().map(|g| feed(&g.venue)).collect();
             let how = (replay.speed, replay.repeat, replay.shift_to_now);
-            sources.spawn(Replay::new(recordings, how, feeds)?.run(drain.clone()));
+            let replay = Replay::new(recordings, how, feeds)?.with_archives(archives, archive_feeds)?;
+            sources.spawn(replay.run(drain.clone()));
         }
         if !venues.is_empty() {
             let tls = fetch::tls()?;
             let venues_health = std::sync::Arc::new(VenuesHealth::new(health.component("venues")));
             for LiveVenue { name, symbols, servers } in venues {
-                let adapter = ticker_feeds::adapter(&name, &symbols);
-                let adapter = adapter.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
-                let source = progress.source(&name, SourceKind::Venue);
-                let feed = intake.feed(source.clone());
-                let venue = Venue::new(adapter, servers, tls.clone(), feed, source, venues_health.clone());
-                let drain = drain.clone();
-                sources.spawn(async {
-                    venue.run(drain).await;
-                    Ok(())
-                });
+                let adapters = ticker_feeds::adapters(&name, &symbols);
+                let adapters = adapters.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
+                for (number, adapter) in (1..).zip(adapters) {
+                    let name = if number == 1 { name.clone() } else { format!("{name}-{number}") };
+                    let source = progress.source(&name, SourceKind::Venue);
+                    let feed = intake.feed(source.clone());
+                    let venue = Venue::new(adapter, servers.clone(), tls.clone(), feed, source, venues_health.clone())
+                        .begin_after(CONNECTIONS_APART * (number - 1));
+                    let drain = drain.clone();
+                    sources.spawn(async {
+                        venue.run(drain).await;
+                        Ok(())
+                    });
+                }
             }
         }
         // The queue ends when the last source has.

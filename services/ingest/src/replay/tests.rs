@@ -13,7 +13,7 @@ use super::*;
 use crate::feed::{Bundle, Intake, Numbers};
 use crate::progress::{Progress, SourceKind};
 
-struct World {
+pub(super) struct World {
     bundles: mpsc::Receiver<Bundle>,
     retell: watch::Sender<u64>,
     drain: Drain,
@@ -23,25 +23,34 @@ struct World {
 
 impl World {
     fn new(folder: &Path, how: (Speed, bool, bool)) -> Self {
-        let groups = files::find(&[folder.to_owned()]).expect("recordings");
+        Self::of(files::find(&[folder.to_owned()]).expect("recordings"), Vec::new(), how)
+    }
+
+    pub(super) fn of(groups: Vec<Group>, archives: Vec<ArchiveGroup>, how: (Speed, bool, bool)) -> Self {
         let (queue, bundles) = mpsc::channel(4);
         let (retell, wanted) = watch::channel(0);
         let room_bytes = 1 << 20;
         let room = Arc::new(Semaphore::new(room_bytes));
         let intake = Intake { queue, room, room_bytes, numbers: Arc::new(Numbers::default()), retell: wanted };
         let progress = Progress::new();
-        let feed = |g: &Group| {
-            let source = progress.source(&g.venue, SourceKind::Replay);
+        let feed = |venue: &String| {
+            let source = progress.source(venue, SourceKind::Replay);
             (intake.feed(source.clone()), source)
         };
-        let feeds = groups.iter().map(feed).collect();
+        let feeds = groups.iter().map(|g| feed(&g.venue)).collect();
+        let archive_feeds = archives.iter().map(|g| feed(&g.venue)).collect();
         let drain = Drain::new();
         let replay = Replay::new(groups, how, feeds).expect("threads");
+        let replay = replay.with_archives(archives, archive_feeds).expect("threads");
         let running = tokio::spawn(replay.run(drain.clone()));
         Self { bundles, retell, drain, running, pending: Vec::new() }
     }
 
-    async fn event(&mut self) -> v1::NewEvent {
+    pub(super) fn retell(&self) {
+        self.retell.send_replace(1);
+    }
+
+    pub(super) async fn event(&mut self) -> v1::NewEvent {
         while self.pending.is_empty() {
             let bundle = self.bundles.recv().await.expect("the replay runs");
             self.pending = v1::PublishRequest::decode(bundle.fields).expect("encoded").events;
@@ -50,7 +59,7 @@ impl World {
     }
 
     /// The next trade's id, `recv` and `ts`; or the reason of a status that closes.
-    async fn next(&mut self) -> (String, i64, i64) {
+    pub(super) async fn next(&mut self) -> (String, i64, i64) {
         loop {
             let event = self.event().await.event.expect("set");
             match event.data {
@@ -63,7 +72,7 @@ impl World {
         }
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         self.drain.start("test");
         // Whoever waits for room must not be waited for.
         drop(self.bundles);
@@ -126,7 +135,7 @@ async fn venues_are_merged_by_time_and_then_closed() {
     assert_eq!(seen.iter().filter(|id| *id == ENDED).count(), 2);
     seen.retain(|id| id != ENDED);
     assert_eq!(seen, ["1", "2", "3", "4", "5"]);
-    world.retell.send_replace(1);
+    world.retell();
     assert_eq!(world.next().await.0, ENDED, "it goes on telling that it is closed");
     world.end().await;
 }
