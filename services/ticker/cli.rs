@@ -122,6 +122,12 @@ pub(crate) struct Up {
     /// HTTP address: the page, WebSocket, server-sent events, polls [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// TLS address, HTTP/1.1 and HTTP/2 [default: 127.0.0.1:8443, if it is free]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) tls_listen: Option<SocketAddr>,
+    /// No TLS address
+    #[arg(long, conflicts_with = "tls_listen")]
+    pub(crate) no_tls: bool,
     /// gRPC address [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
     pub(crate) grpc: Option<SocketAddr>,
@@ -157,6 +163,9 @@ pub(crate) struct Edge {
     /// HTTP address [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// TLS address, HTTP/1.1 and HTTP/2 [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) tls_listen: Option<SocketAddr>,
     /// The fanout's gRPC port [default: http://127.0.0.1:50051]
     #[arg(long, value_name = "URL")]
     pub(crate) fanout: Option<String>,

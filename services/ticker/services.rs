@@ -50,11 +50,13 @@ pub(crate) async fn edge(args: cli::Edge) -> anyhow::Result<ExitCode> {
     if let Some(fanout) = args.fanout {
         settings.edge.fanout = fanout;
     }
-    check_exposure("HTTP", settings.edge.listen, false, settings.insecure || settings.edge.insecure)?;
+    settings.edge.tls_listen = args.tls_listen.or(settings.edge.tls_listen);
+    settings.check_edge_exposure()?;
     let channel = ticker_edge::connect(&settings.edge.fanout)?;
     let process = Process::start(&settings, settings.edge.admin, metrics, &["upstream"]).await?;
     let edge = ticker_edge::Edge::start(&settings.edge, channel, &process.health, &process.drain)?;
-    tracing::info!(listen = %edge.local_addr(), fanout = settings.edge.fanout, "edge runs");
+    let tls = edge.tls_addr().map(tracing::field::display);
+    tracing::info!(listen = %edge.local_addr(), tls, fanout = settings.edge.fanout, "edge runs");
     let stopped = async {
         edge.stopped().await;
         Ok::<_, std::convert::Infallible>(())

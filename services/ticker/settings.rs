@@ -72,6 +72,13 @@ impl Settings {
         }
     }
 
+    /// Refuses an edge that would be open to the network without tokens.
+    pub(crate) fn check_edge_exposure(&self) -> Result<(), config::ConfigError> {
+        let insecure = self.insecure || self.edge.insecure;
+        config::check_exposure("HTTP", self.edge.listen, false, insecure)?;
+        self.edge.tls_listen.map_or(Ok(()), |addr| config::check_exposure("TLS", addr, false, insecure))
+    }
+
     /// A small synthetic market, if no source was named at all. Says whether it was needed.
     pub(crate) fn default_market(&mut self) -> bool {
         let ingest = &mut self.ingest;

@@ -19,6 +19,9 @@ const LOG_EVERY: Duration = Duration::from_secs(30);
 /// What the banner tells.
 pub(crate) struct Banner<'a> {
     pub(crate) http: SocketAddr,
+    pub(crate) tls: Option<SocketAddr>,
+    /// TLS was left out, because this address is taken.
+    pub(crate) tls_is_taken: Option<SocketAddr>,
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: SocketAddr,
     /// Is every price invented?
@@ -43,6 +46,13 @@ impl Banner<'_> {
         };
         row("page", paint.cyan(&format!("http://{}/", self.http)), "")?;
         row("readers", paint.cyan(&format!("http://{}/v1/", self.http)), "  ws, stream (SSE, NDJSON), poll, snapshot")?;
+        match (self.tls, self.tls_is_taken) {
+            (Some(tls), _) => row("TLS", paint.cyan(&format!("https://{tls}/")), "  the same over TLS, HTTP/2")?,
+            (None, Some(taken)) => {
+                row("TLS", format!("off: {taken} is in use"), "  --tls-listen ADDR chooses another")?;
+            }
+            (None, None) => row("TLS", "off".to_owned(), "")?,
+        }
         row("gRPC", paint.cyan(&format!("http://{}", self.grpc)), "  ticker.v1.MarketData, reflection")?;
         row("admin", paint.cyan(&format!("http://{}/metrics", self.admin)), "  /livez, /readyz")?;
         row("try", format!("ticker tail '{}'", self.topic), "")?;

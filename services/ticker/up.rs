@@ -22,6 +22,9 @@ use crate::status::{self, Banner};
 /// The contract's admin address of `ticker up`.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
+/// The contract's TLS address of `ticker up`.
+const TLS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+
 pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     // A person at a terminal has the status line; what goes well need not be told twice.
     let watched = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -30,7 +33,12 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     settings.default_market();
     settings.edge.listen = args.listen.unwrap_or(settings.edge.listen);
     settings.fanout.listen = args.grpc.unwrap_or(settings.fanout.listen);
-    check_exposure("HTTP", settings.edge.listen, false, settings.insecure || settings.edge.insecure)?;
+    settings.edge.tls_listen = args.tls_listen.or(settings.edge.tls_listen).filter(|_| !args.no_tls);
+    let tls_is_taken = settings.edge.tls_listen.is_none() && !args.no_tls && !is_free(TLS);
+    if settings.edge.tls_listen.is_none() && !args.no_tls && !tls_is_taken {
+        settings.edge.tls_listen = Some(TLS);
+    }
+    settings.check_edge_exposure()?;
     check_exposure("gRPC", settings.fanout.listen, false, settings.insecure)?;
 
     // Everything that can be refused is refused before anything runs.
@@ -59,7 +67,15 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
 
     let topic = topic_to_try(&settings);
     let synthetic_only = settings.ingest.venues.is_empty() && settings.ingest.replay.is_none();
-    let banner = Banner { http: http_addr, grpc: grpc_addr, admin: process.admin, synthetic_only, topic: &topic };
+    let banner = Banner {
+        http: http_addr,
+        tls: edge.tls_addr(),
+        tls_is_taken: tls_is_taken.then_some(TLS),
+        grpc: grpc_addr,
+        admin: process.admin,
+        synthetic_only,
+        topic: &topic,
+    };
     // Whoever closed our output has no use for the banner, but perhaps for the service.
     let _ = banner.show();
     let count = move || u64::try_from(readers.load(Ordering::Relaxed)).ok();
@@ -86,6 +102,11 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     ingested.context("ingest")??;
     let _ = writeln!(std::io::stdout(), "drained, goodbye");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Nobody asked for that address, so that it is taken is no reason not to start: the banner says that it is left out.
+fn is_free(addr: SocketAddr) -> bool {
+    std::net::TcpListener::bind(addr).is_ok() && std::net::UdpSocket::bind(addr).is_ok()
 }
 
 async fn join<E>(task: JoinHandle<Result<(), E>>, what: &'static str) -> anyhow::Result<()>

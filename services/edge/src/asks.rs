@@ -1,13 +1,14 @@
 //! What a shard does for readers whose sockets are not its own (pipes), and for those who are answered once (polls).
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ticker_proto::message::{Limit, Request, Subscribe};
 use ticker_proto::{Code, Form};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Mode, Opening};
+use ticker_session::{Ending, Mode, Opening};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::command::{Ask, OpenPipe, PipeId};
@@ -23,13 +24,7 @@ impl Shard {
             Ok(session) => {
                 self.generations = self.generations.wrapping_add(1);
                 let generation = self.generations;
-                let end = PipeEnd {
-                    generation,
-                    session,
-                    messages: open.messages,
-                    blocked: open.blocked,
-                    ending: open.ending,
-                };
+                let end = PipeEnd { generation, session, messages: open.messages, state: open.state };
                 let key = self.pipes.insert(end) as u32;
                 self.own(session, Owner::Pipe(key));
                 Ok(PipeId { key, generation })
@@ -51,6 +46,10 @@ impl Shard {
         let Some(session) = self.pipe(pipe).map(|p| p.session) else { return };
         let (name, result) = match request {
             Ok(request) => (Some(request.id()), self.hub.request(session, request, self.now)),
+            Err(refusal) if refusal.code == Code::MessageTooLarge => {
+                self.counts.refused += 1;
+                return self.hub.end(session, Ending { code: refusal.code, message: refusal.message });
+            }
             Err(refusal) => (None, Err(refusal)),
         };
         if let Err(refusal) = result {
@@ -68,22 +67,24 @@ impl Shard {
             let mut result = pipe.messages.try_send(batch);
             if let Err(TrySendError::Full(batch)) = result {
                 // Said before the second try: a reader who takes a batch in between sees it, and tells.
-                pipe.blocked.store(true, Ordering::Release);
+                pipe.state.blocked.store(true, Ordering::Release);
                 result = pipe.messages.try_send(batch);
                 if result.is_ok() {
-                    pipe.blocked.store(false, Ordering::Release);
+                    pipe.state.blocked.store(false, Ordering::Release);
                 }
             }
-            let session = pipe.session;
+            let (session, state) = (pipe.session, Arc::clone(&pipe.state));
             match result {
                 Ok(()) => {
                     self.counts.messages += plan.len() as u64;
                     self.counts.bytes += plan.iter().map(|o| o.encoded().bytes.len() as u64).sum::<u64>();
                     let taken = plan.len();
                     if let Some(closing) = self.hub.commit(session, &mut plan, taken, false, self.now) {
-                        self.counts.slow += u64::from(closing.ending.code == Code::SlowConsumer);
-                        // Nobody has said why before: the last words are these.
-                        let _ = self.pipes[key as usize].ending.set(closing.ending);
+                        if closing.ending.code == Code::SlowConsumer {
+                            self.counts.slow += 1;
+                        }
+                        // Before the pipe closes, so that whoever finds it closed knows why.
+                        let _ = state.closing.set(closing);
                         self.drop_pipe(key);
                     }
                 }

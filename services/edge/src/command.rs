@@ -11,7 +11,7 @@ use ticker_market::{Instrument, Topic};
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Encoded, Form, Frame};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Ending, Need, Page};
+use ticker_session::{Closing, Ending, Need, Page};
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that wait for a shard, at most; who has more waits.
@@ -75,15 +75,22 @@ pub(crate) struct PipeId {
     pub(crate) generation: u32,
 }
 
+/// What both ends of a pipe see.
+#[derive(Debug, Default)]
+pub(crate) struct PipeState {
+    /// The shard had messages for which there was no room.
+    pub(crate) blocked: AtomicBool,
+    /// How the session ended, if its last words are in the pipe.
+    pub(crate) closing: OnceLock<Closing>,
+}
+
 /// See [`Command::Open`].
 #[derive(Debug)]
 pub(crate) struct OpenPipe {
     pub(crate) form: Form,
     pub(crate) subscribe: Option<Subscribe>,
     pub(crate) messages: mpsc::Sender<Vec<Encoded>>,
-    pub(crate) blocked: Arc<AtomicBool>,
-    /// Why the session has ended, once it has.
-    pub(crate) ending: Arc<OnceLock<Ending>>,
+    pub(crate) state: Arc<PipeState>,
     pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,
 }
 

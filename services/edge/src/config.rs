@@ -1,6 +1,7 @@
 //! The edge's configuration.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -10,6 +11,17 @@ use serde::Deserialize;
 pub struct Config {
     /// Where readers come: HTTP/1.1 and HTTP/2 without TLS.
     pub listen: SocketAddr,
+    /// Where readers come over TLS (HTTP/1.1 and HTTP/2); none where it is left out.
+    pub tls_listen: Option<SocketAddr>,
+    /// The certificate and those between it and its root, as a PEM file. It is read again when it changes, and at SIGHUP.
+    /// Without it there is a self-signed one, for development only.
+    pub tls_certificate: Option<PathBuf>,
+    /// Its private key, as a PEM file.
+    pub tls_key: Option<PathBuf>,
+    /// Names and addresses that the certificate for development is for, besides `localhost` and those of loopback.
+    pub tls_names: Vec<String>,
+    /// TLS connections; more are closed.
+    pub tls_connections_max: usize,
     /// `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     /// The fanout's gRPC address.
@@ -54,6 +66,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            tls_listen: None,
+            tls_certificate: None,
+            tls_key: None,
+            tls_names: Vec::new(),
+            tls_connections_max: 20_000,
             admin: (Ipv4Addr::LOCALHOST, 9092).into(),
             fanout: "http://127.0.0.1:50051".into(),
             insecure: false,

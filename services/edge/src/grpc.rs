@@ -55,7 +55,7 @@ fn messages(pipe: Pipe) -> Events {
         match pipe.next().await {
             Some(batch) => Some((Ok(batch), Some(pipe))),
             // The stream's own end says why, as the last message does.
-            None => pipe.ending().map(|e| (Err(e.code.status(e.message.clone())), None)),
+            None => pipe.closing().map(|c| (Err(c.ending.code.status(c.ending.message.clone())), None)),
         }
     });
     let all = batches.flat_map(|batch: Result<Vec<Encoded>, Status>| {

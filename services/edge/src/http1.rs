@@ -109,8 +109,22 @@ fn websocket_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>, d
     let Some(key) = header("sec-websocket-key").filter(|_| upgrade && lists(header("connection"), "upgrade")) else {
         return bad("/v1/ws wants a WebSocket handshake (RFC 6455): connect with a WebSocket client to ws://…/v1/ws");
     };
+    match websocket_terms(query, header) {
+        Ok((protocol, params)) => {
+            let accept = websocket::accept_key(key.as_bytes());
+            Asked::WebSocket { accept, protocol, protobuf: protocol == Some("ticker.v1.proto"), deflate, params }
+        }
+        Err(refusal) => Asked::Refused(refusal),
+    }
+}
+
+/// What a WebSocket handshake settles whatever the version of HTTP: the subprotocol, and what is subscribed to at once.
+pub(crate) fn websocket_terms<'a>(
+    query: &str,
+    header: &impl Fn(&str) -> Option<&'a str>,
+) -> Result<(Option<&'static str>, Option<Params>), Refusal> {
     if header("sec-websocket-version") != Some("13") {
-        return bad("Sec-WebSocket-Version must be 13 (RFC 6455)");
+        return Err(Refusal::new(Code::BadRequest, "Sec-WebSocket-Version must be 13 (RFC 6455)"));
     }
     let offered = header("sec-websocket-protocol").unwrap_or("");
     let protocol = match offered.split(',').map(str::trim).find(|p| p.starts_with("ticker.v1.")) {
@@ -118,23 +132,16 @@ fn websocket_asked<'a>(query: &str, header: &impl Fn(&str) -> Option<&'a str>, d
         Some("ticker.v1.proto") => Some("ticker.v1.proto"),
         _ if offered.is_empty() => None,
         _ => {
-            return bad(
-                "none of the offered subprotocols is spoken here: there are ticker.v1.json and ticker.v1.proto",
-            );
+            let message =
+                "none of the offered subprotocols is spoken here: there are ticker.v1.json and ticker.v1.proto";
+            return Err(Refusal::new(Code::BadRequest, message));
         }
     };
-    let params = match query.is_empty() {
-        true => None,
-        false => match params::parse(query) {
-            Ok(params) => Some(params),
-            Err(refusal) => return Asked::Refused(refusal),
-        },
-    };
-    let accept = websocket::accept_key(key.as_bytes());
-    Asked::WebSocket { accept, protocol, protobuf: protocol == Some("ticker.v1.proto"), deflate, params }
+    let params = if query.is_empty() { None } else { Some(params::parse(query)?) };
+    Ok((protocol, params))
 }
 
-fn lists(value: Option<&str>, token: &str) -> bool {
+pub(crate) fn lists(value: Option<&str>, token: &str) -> bool {
     value.is_some_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case(token)))
 }
 

@@ -6,13 +6,15 @@
 //! Layout, in the order in which an event passes: [`upstream`] and [`follow`], the stream from the fanout; [`shard`], the
 //! loop; [`round`] and [`ring`], its writes; [`readers`], its sockets, with [`conn`], [`http1`], [`params`],
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
-//! and [`pipe`], the sessions of transports that the HTTP library serves; [`routes`], what that library answers; [`grpc`],
-//! `ticker.v1.MarketData` on the same port.
+//! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
+//! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
+//! there and over HTTP/2.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
 //! protocol.
 
 mod asks;
+mod certificate;
 mod clock;
 mod command;
 mod config;
@@ -30,6 +32,8 @@ mod ring;
 mod round;
 mod routes;
 mod shard;
+mod tls;
+mod upgraded;
 mod upstream;
 pub mod websocket;
 
@@ -38,6 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+pub use certificate::CertificateError;
 pub use config::{Config, Io};
 use ticker_runtime::admin::BindError;
 use ticker_runtime::{Drain, Health};
@@ -68,6 +73,9 @@ pub enum EdgeError {
         "io = \"io_uring\" is not possible here: {0}; set io = \"auto\" or \"write\", or allow io_uring (in containers its system calls are often forbidden)"
     )]
     IoUring(#[source] std::io::Error),
+    /// The certificate of the TLS address.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The fanout's address.
     #[error("`{0}` is not the address of a fanout: expected a URL such as http://127.0.0.1:50051")]
     Fanout(String),
@@ -77,6 +85,7 @@ pub enum EdgeError {
 #[derive(Debug)]
 pub struct Edge {
     local_addr: SocketAddr,
+    tls_addr: Option<SocketAddr>,
     readers: Arc<AtomicUsize>,
     done: mpsc::Receiver<()>,
 }
@@ -88,6 +97,7 @@ impl Edge {
         let count = config.shard_count();
         let uses_ring = uses_ring(config.io)?;
         let (listeners, local_addr) = listen(config.listen, count)?;
+        let secure = secure(config)?;
         let (needs, needs_taken) = mpsc::channel(command::NEEDS_MAX);
         let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
         let readers = Arc::new(AtomicUsize::new(0));
@@ -123,8 +133,28 @@ impl Edge {
         let link = upstream::Link::new(channel, shards.clone(), needs_taken, Arc::clone(&directory), linger);
         let component = health.component("upstream");
         let follow = tokio::spawn(link.run(component));
-        let web = routes::Web { shards: shards.clone().into(), turn: Arc::default(), directory };
-        let library = tokio::spawn(library::serve(handovers, web, drain.clone()));
+        let connections = library::Connections::new();
+        let web = routes::Web {
+            shards: shards.clone().into(),
+            turn: Arc::default(),
+            directory,
+            connections: connections.clone(),
+            secure: secure.as_ref().map(|(sockets, certificates)| routes::Secure {
+                certificates: Arc::clone(certificates),
+                port: sockets.addr.port(),
+            }),
+        };
+        let service = routes::router(web.clone()).merge(grpc::router(web));
+        let tls_addr = secure.as_ref().map(|(sockets, _)| sockets.addr);
+        if let Some((sockets, certificates)) = secure {
+            let config_of = |alpn| tls::server_config(Arc::clone(&certificates), alpn, false);
+            let tcp = config_of(&[b"h2", b"http/1.1"]);
+            let max = config.tls_connections_max;
+            let (service, connections, drain) = (service.clone(), connections.clone(), drain.clone());
+            tokio::spawn(tls::serve(sockets.tcp, tcp, max, service, connections, drain.clone()));
+            tokio::spawn(certificates.keep_fresh(drain));
+        }
+        tokio::spawn(library::serve(handovers, service, connections.clone(), drain.clone()));
         let drain = drain.clone();
         tokio::spawn(async move {
             drain.started().await;
@@ -132,16 +162,21 @@ impl Edge {
             for shard in &shards {
                 shard.tell(Command::Drain { reason: reason.clone() }).await;
             }
-            let _ = library.await;
+            library::ended(connections).await;
             follow.abort();
             drop(done_sender);
         });
-        Ok(Self { local_addr, readers, done })
+        Ok(Self { local_addr, tls_addr, readers, done })
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where it listens over TLS, if it does.
+    pub fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
     }
 
     /// How many sessions there are now.
@@ -159,6 +194,14 @@ impl Edge {
         // Nothing is ever sent: the channel closes when the last shard is done.
         while self.done.recv().await.is_some() {}
     }
+}
+
+/// The sockets of the TLS address and the certificates for it, where it is configured.
+fn secure(config: &Config) -> Result<Option<(tls::Sockets, Arc<certificate::Certificates>)>, EdgeError> {
+    let Some(addr) = config.tls_listen else { return Ok(None) };
+    // First what does not depend on what else runs here.
+    let certificates = tls::certificates(config, addr)?;
+    Ok(Some((tls::Sockets::bind(addr, false)?, certificates)))
 }
 
 /// Whether shards write by io_uring, as configured and as the kernel allows. Says which.
@@ -283,6 +326,23 @@ fn describe_metrics() {
         "ticker_edge_handovers_refused_total",
         Unit::Count,
         "Connections closed because the HTTP library had too many waiting."
+    );
+    describe_gauge!("ticker_edge_tls_connections", Unit::Count, "TLS connections (TCP).");
+    describe_counter!(
+        "ticker_edge_tls_connections_refused_total",
+        Unit::Count,
+        "TLS connections closed because there were too many (tls_connections_max)."
+    );
+    describe_counter!(
+        "ticker_edge_tls_handshakes_failed_total",
+        Unit::Count,
+        "TLS handshakes (TCP) that failed or took too long."
+    );
+    describe_counter!("ticker_edge_certificate_reloads_total", Unit::Count, "Changes of the certificate.");
+    describe_counter!(
+        "ticker_edge_certificate_reload_failures_total",
+        Unit::Count,
+        "Times that the certificate could not be read again; the one before served on."
     );
     describe_gauge!("ticker_edge_upstream_connected", Unit::Count, "1 while the stream from the fanout is open.");
     describe_counter!("ticker_edge_upstream_reconnects_total", Unit::Count, "Ends of the stream from the fanout.");

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -14,17 +15,20 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::routes::{self, Web};
+use crate::http1;
 use crate::shard::Handover;
-use crate::{grpc, http1};
 
 /// How long connections of the library may take to end when the edge drains.
-const DRAIN_MAX: Duration = Duration::from_secs(4);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(4);
 
-/// Serves connections until the drain has started and they have ended.
-pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, web: Web, drain: Drain) {
-    let service = routes::router(web.clone()).merge(grpc::router(web));
-    let tasks = TaskTracker::new();
+/// Requests of one HTTP/2 or HTTP/3 connection at a time.
+pub(crate) const STREAMS_MAX: u32 = 256;
+
+/// The tasks that must end before the edge has: connections, and what they were upgraded to.
+pub(crate) type Connections = TaskTracker;
+
+/// Serves what shards hand over until the drain has started.
+pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, service: Router, tasks: Connections, drain: Drain) {
     loop {
         let handover = tokio::select! {
             handover = handovers.recv() => handover,
@@ -34,32 +38,43 @@ pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, web: Web, dra
         let (service, drain) = (service.clone(), drain.clone());
         tasks.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let io = TokioIo::new(Begun { head, stream });
-            let mut builder = auto::Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .max_buf_size(http1::HEAD_BYTES_MAX);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(256)
-                .max_header_list_size(http1::HEAD_BYTES_MAX as u32)
-                .keep_alive_interval(Some(Duration::from_secs(20)))
-                .enable_connect_protocol();
-            let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(service));
-            tokio::pin!(connection);
-            tokio::select! {
-                // How a client left is its own business.
-                _ = connection.as_mut() => return,
-                () = drain.started() => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = tokio::time::timeout(DRAIN_MAX, connection).await;
+            connection(Begun { head, stream }, service, drain).await;
         });
     }
+}
+
+/// Waits until all have ended that were begun, but not for ever.
+pub(crate) async fn ended(tasks: Connections) {
     tasks.close();
     let _ = tokio::time::timeout(DRAIN_MAX, tasks.wait()).await;
+}
+
+/// Serves one connection: HTTP/1.1 or HTTP/2, whichever the client begins with.
+pub(crate) async fn connection<I>(io: I, service: Router, drain: Drain)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(10))
+        .max_buf_size(http1::HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(http1::HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(Some(Duration::from_secs(20)))
+        .enable_connect_protocol();
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    tokio::select! {
+        // How a client left is its own business.
+        _ = connection.as_mut() => return,
+        () = drain.started() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = tokio::time::timeout(DRAIN_MAX, connection).await;
 }
 
 /// A connection of which some bytes have been read already.

@@ -1,15 +1,15 @@
-//! A session whose messages go to a transport of the HTTP library: HTTP/2, gRPC.
+//! A session whose messages go to a transport that a task serves: HTTP/2 and HTTP/3, gRPC, WebSocket over TLS.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Code, Encoded, Form};
-use ticker_session::Ending;
+use ticker_session::Closing;
 use ticker_session::catalogue::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, ShardHandle};
+use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, PipeState, ShardHandle};
 
 /// A session, read as batches of messages.
 #[derive(Debug)]
@@ -17,8 +17,7 @@ pub(crate) struct Pipe {
     shard: ShardHandle,
     id: PipeId,
     messages: mpsc::Receiver<Vec<Encoded>>,
-    blocked: Arc<AtomicBool>,
-    ending: Arc<OnceLock<Ending>>,
+    state: Arc<PipeState>,
 }
 
 impl Pipe {
@@ -26,30 +25,28 @@ impl Pipe {
     pub(crate) async fn open(shard: ShardHandle, form: Form, subscribe: Option<Subscribe>) -> Result<Self, Refusal> {
         let (sender, messages) = mpsc::channel(PIPE_BATCHES_MAX);
         let (reply, answer) = oneshot::channel();
-        let blocked = Arc::new(AtomicBool::new(false));
-        let ending = Arc::new(OnceLock::new());
-        let (blocked_too, ending_too) = (Arc::clone(&blocked), Arc::clone(&ending));
-        let open = OpenPipe { form, subscribe, messages: sender, blocked: blocked_too, ending: ending_too, reply };
+        let state = Arc::<PipeState>::default();
+        let open = OpenPipe { form, subscribe, messages: sender, state: Arc::clone(&state), reply };
         let gone = || Refusal::new(Code::Draining, "the edge is going away");
         if !shard.tell(Command::Open(Box::new(open))).await {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, blocked, ending })
+        Ok(Self { shard, id, messages, state })
     }
 
     /// The next messages; `None` when the session is over.
     pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
         let batch = self.messages.recv().await;
-        if self.blocked.swap(false, Ordering::AcqRel) {
+        if self.state.blocked.swap(false, Ordering::AcqRel) {
             self.shard.tell(Command::Writable(self.id)).await;
         }
         batch
     }
 
-    /// Why the session is over; `None` where nobody said.
-    pub(crate) fn ending(&self) -> Option<&Ending> {
-        self.ending.get()
+    /// How the session ended, once [`Pipe::next`] has given `None`; `None` if it did not end by itself: the edge goes.
+    pub(crate) fn closing(&self) -> Option<&Closing> {
+        self.state.closing.get()
     }
 
     /// A way to send requests into the session, from another task.

@@ -1,5 +1,5 @@
-//! What the HTTP library answers: pages, lists, and (over HTTP/2) the streams and polls that shards answer themselves over
-//! HTTP/1.1.
+//! What the HTTP library answers: pages, lists, and (over TLS, HTTP/2 and HTTP/3) the streams and polls that shards answer
+//! themselves over plain HTTP/1.1.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +19,12 @@ use ticker_proto::{Code, Form};
 use ticker_session::catalogue::Refusal;
 use tokio::sync::oneshot;
 
+use crate::certificate::Certificates;
 use crate::command::{Ask, Command, ShardHandle};
+use crate::library::Connections;
 use crate::params::{self, Params};
 use crate::pipe::Pipe;
+use crate::upgraded;
 use crate::upstream::SharedDirectory;
 
 /// What handlers need.
@@ -31,6 +34,17 @@ pub(crate) struct Web {
     /// The next session of the library goes to this shard.
     pub(crate) turn: Arc<AtomicUsize>,
     pub(crate) directory: SharedDirectory,
+    /// Tasks that must end before the edge has.
+    pub(crate) connections: Connections,
+    /// The TLS address, where there is one.
+    pub(crate) secure: Option<Secure>,
+}
+
+/// What readers are told of the TLS address.
+#[derive(Clone)]
+pub(crate) struct Secure {
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) port: u16,
 }
 
 impl Web {
@@ -52,12 +66,13 @@ pub(crate) fn router(web: Web) -> Router {
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/stream", get(stream_events))
         .route("/v1/poll", get(poll))
-        .route("/v1/ws", get(websocket))
+        // CONNECT too: RFC 8441.
+        .route("/v1/ws", any(upgraded::websocket))
         .route("/v1/bars/{venue}/{symbol}", get(|| later("history (bars)")))
         .route("/v1/trades/{venue}/{symbol}", get(|| later("history (trades)")))
         .route("/v1/wt", any(|| later("WebTransport")))
         .route("/v1/rtc", post(|| later("WebRTC")))
-        .route("/v1/certificate-hashes", get(|| later("WebTransport certificates")))
+        .route("/v1/certificate-hashes", get(certificate_hashes))
         .route("/openapi.json", get(|| later("the contract as OpenAPI")))
         .route("/asyncapi.json", get(|| later("the contract as AsyncAPI")))
         .fallback(nothing_here)
@@ -200,6 +215,13 @@ async fn venues(State(web): State<Web>) -> Response {
     json(serde_json::json!({ "venues": list }).to_string())
 }
 
+/// The TLS port, and the hashes of its certificate where it is one for development: what a page gives to `WebTransport`.
+async fn certificate_hashes(State(web): State<Web>) -> Response {
+    let port = web.secure.as_ref().map(|s| s.port);
+    let hashes = web.secure.as_ref().map(|s| s.certificates.hashes()).unwrap_or_default();
+    json(serde_json::json!({ "port": port, "hashes": hashes }).to_string())
+}
+
 /// Reads what is asked for, from the query and (for a stream that goes on) the header.
 fn asked(query: Option<String>, headers: &HeaderMap) -> Result<Params, Refusal> {
     let mut params = params::parse(query.as_deref().unwrap_or(""))?;
@@ -259,11 +281,7 @@ async fn stream_events(State(web): State<Web>, RawQuery(query): RawQuery, header
     };
     let batches = stream::unfold(pipe, |mut pipe| async move {
         let batch = pipe.next().await?;
-        let bytes = match &batch[..] {
-            [one] => one.bytes.clone(),
-            all => all.iter().map(|e| &e.bytes[..]).collect::<Vec<_>>().concat().into(),
-        };
-        Some((Ok::<Bytes, Infallible>(bytes), pipe))
+        Some((Ok::<Bytes, Infallible>(upgraded::joined(&batch)), pipe))
     });
     let content_type = if ndjson { "application/x-ndjson" } else { "text/event-stream; charset=utf-8" };
     let headers = [
@@ -272,10 +290,4 @@ async fn stream_events(State(web): State<Web>, RawQuery(query): RawQuery, header
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     ];
     (headers, Body::from_stream(batches)).into_response()
-}
-
-/// Whoever comes here did not come with a WebSocket handshake over HTTP/1.1: a shard would have kept it.
-async fn websocket() -> Response {
-    let message = "/v1/ws wants a WebSocket handshake over HTTP/1.1 (RFC 6455); over HTTP/2 use /v1/stream";
-    problem(&Refusal::new(Code::BadRequest, message))
 }

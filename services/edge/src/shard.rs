@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::clock::Clock;
-use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, ShardHandle, Upstream};
+use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, PipeState, ShardHandle, Upstream};
 use crate::conn::Conn;
 use crate::poll::Poll;
 use crate::ring::Ring;
@@ -58,7 +58,7 @@ const NEEDS_RETRY_MILLIS: i64 = 10;
 const DRAIN_MILLIS_MAX: i64 = 3_000;
 
 /// The kernel keeps no more than this unsent for a reader: what lies behind it can still be conflated.
-const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
+pub(crate) const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 
 /// A connection for the HTTP library, with the bytes that were read from it.
 #[derive(Debug)]
@@ -82,8 +82,7 @@ pub(crate) struct PipeEnd {
     pub(crate) generation: u32,
     pub(crate) session: SessionId,
     pub(crate) messages: mpsc::Sender<Vec<ticker_proto::Encoded>>,
-    pub(crate) blocked: Arc<AtomicBool>,
-    pub(crate) ending: Arc<OnceLock<Ending>>,
+    pub(crate) state: Arc<PipeState>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
