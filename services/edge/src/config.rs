@@ -11,7 +11,8 @@ use serde::Deserialize;
 pub struct Config {
     /// Where readers come: HTTP/1.1 and HTTP/2 without TLS.
     pub listen: SocketAddr,
-    /// Where readers come over TLS (HTTP/1.1 and HTTP/2); none where it is left out.
+    /// Where readers come over TLS (HTTP/1.1 and HTTP/2), and over QUIC (HTTP/3) on the UDP port of the same number; neither
+    /// where it is left out.
     pub tls_listen: Option<SocketAddr>,
     /// The certificate and those between it and its root, as a PEM file. It is read again when it changes, and at SIGHUP.
     /// Without it there is a self-signed one, for development only.
@@ -22,6 +23,13 @@ pub struct Config {
     pub tls_names: Vec<String>,
     /// TLS connections; more are closed.
     pub tls_connections_max: usize,
+    /// QUIC beside TLS.
+    pub quic: bool,
+    /// QUIC connections; more are refused.
+    pub quic_connections_max: usize,
+    /// Several QUIC packets a system call (GSO). Worth turning off where the log complains of it: some kernels and
+    /// network drivers get it wrong.
+    pub quic_segmentation_offload: bool,
     /// `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     /// The fanout's gRPC address.
@@ -71,6 +79,9 @@ impl Default for Config {
             tls_key: None,
             tls_names: Vec::new(),
             tls_connections_max: 20_000,
+            quic: true,
+            quic_connections_max: 20_000,
+            quic_segmentation_offload: true,
             admin: (Ipv4Addr::LOCALHOST, 9092).into(),
             fanout: "http://127.0.0.1:50051".into(),
             insecure: false,

@@ -8,7 +8,7 @@
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
-//! there and over HTTP/2.
+//! there and over HTTP/2; [`quic`] and [`http3`], the same address over UDP.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
 //! protocol.
@@ -23,10 +23,12 @@ pub mod deflate;
 mod follow;
 mod grpc;
 pub mod http1;
+mod http3;
 mod library;
 pub mod params;
 mod pipe;
 mod poll;
+mod quic;
 mod readers;
 mod ring;
 mod round;
@@ -144,15 +146,24 @@ impl Edge {
                 port: sockets.addr.port(),
             }),
         };
-        let service = routes::router(web.clone()).merge(grpc::router(web));
+        let service = routes::router(web.clone()).merge(grpc::router(web.clone()));
         let tls_addr = secure.as_ref().map(|(sockets, _)| sockets.addr);
         if let Some((sockets, certificates)) = secure {
-            let config_of = |alpn| tls::server_config(Arc::clone(&certificates), alpn, false);
-            let tcp = config_of(&[b"h2", b"http/1.1"]);
-            let max = config.tls_connections_max;
-            let (service, connections, drain) = (service.clone(), connections.clone(), drain.clone());
-            tokio::spawn(tls::serve(sockets.tcp, tcp, max, service, connections, drain.clone()));
-            tokio::spawn(certificates.keep_fresh(drain));
+            let (max, addr) = (config.tls_connections_max, sockets.addr);
+            let mut service = service.clone();
+            if let Some(udp) = sockets.udp {
+                let tls = tls::server_config(Arc::clone(&certificates), &quic::ALPN, true);
+                let limits = quic::Limits {
+                    connections_max: config.quic_connections_max,
+                    segmentation_offload: config.quic_segmentation_offload,
+                };
+                let endpoint = quic::endpoint(udp, tls, limits).map_err(|e| BindError::new(addr, "tls-listen", e))?;
+                service = routes::with_alternative(service, addr.port());
+                connections.spawn(quic::serve(endpoint, limits, service.clone(), web.clone(), drain.clone()));
+            }
+            let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false);
+            tokio::spawn(tls::serve(sockets.tcp, tls, max, service, connections.clone(), drain.clone()));
+            tokio::spawn(certificates.keep_fresh(drain.clone()));
         }
         tokio::spawn(library::serve(handovers, service, connections.clone(), drain.clone()));
         let drain = drain.clone();
@@ -201,7 +212,7 @@ fn secure(config: &Config) -> Result<Option<(tls::Sockets, Arc<certificate::Cert
     let Some(addr) = config.tls_listen else { return Ok(None) };
     // First what does not depend on what else runs here.
     let certificates = tls::certificates(config, addr)?;
-    Ok(Some((tls::Sockets::bind(addr, false)?, certificates)))
+    Ok(Some((tls::Sockets::bind(addr, config.quic)?, certificates)))
 }
 
 /// Whether shards write by io_uring, as configured and as the kernel allows. Says which.
@@ -338,6 +349,23 @@ fn describe_metrics() {
         Unit::Count,
         "TLS handshakes (TCP) that failed or took too long."
     );
+    describe_gauge!("ticker_edge_quic_connections", Unit::Count, "QUIC connections.");
+    describe_counter!(
+        "ticker_edge_quic_refused_total",
+        Unit::Count,
+        "QUIC connections refused because there were too many (quic_connections_max)."
+    );
+    describe_counter!(
+        "ticker_edge_quic_retries_total",
+        Unit::Count,
+        "QUIC handshakes whose client had to show its address first, because many were under way."
+    );
+    describe_counter!(
+        "ticker_edge_quic_handshakes_failed_total",
+        Unit::Count,
+        "QUIC handshakes that failed or took too long."
+    );
+    describe_counter!("ticker_edge_http3_requests_total", Unit::Count, "Requests over HTTP/3.");
     describe_counter!("ticker_edge_certificate_reloads_total", Unit::Count, "Changes of the certificate.");
     describe_counter!(
         "ticker_edge_certificate_reload_failures_total",

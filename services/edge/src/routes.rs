@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use futures_util::stream;
@@ -78,6 +79,16 @@ pub(crate) fn router(web: Web) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .with_state(web)
+}
+
+/// Says on every response that there is HTTP/3 on that port (RFC 7838).
+pub(crate) fn with_alternative(router: Router, port: u16) -> Router {
+    let value = format!("h3=\":{port}\"; ma=86400");
+    let value = http::HeaderValue::try_from(value).expect("digits and quotes are visible characters");
+    router.layer(map_response(move |mut response: Response| {
+        response.headers_mut().insert(header::ALT_SVC, value.clone());
+        async { response }
+    }))
 }
 
 async fn page() -> Response {

@@ -18,6 +18,9 @@ use crate::config::Config;
 use crate::library::{self, Connections};
 use crate::{EdgeError, shard};
 
+/// What the listener speaks, by ALPN.
+pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 

@@ -1,0 +1,116 @@
+//! HTTP/3: the same router as over TCP, through h3.
+
+mod streams;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::{Buf, Bytes};
+use futures_util::stream;
+use h3::error::Code;
+use h3::server::{RequestResolver, RequestStream};
+use http_body_util::BodyExt as _;
+use ticker_runtime::Drain;
+use tokio::task::JoinSet;
+use tower::ServiceExt as _;
+
+use crate::http1;
+use crate::quic::QUIC_DRAIN_MAX;
+use crate::routes::Web;
+use streams::{Receive, Send, Transport};
+
+/// How long a request's head may take.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+
+/// How long a reader who has been told all may take to close.
+const CLOSING_MAX: Duration = Duration::from_secs(1);
+
+type Resolver = RequestResolver<Transport, Bytes>;
+
+/// Serves a connection to its end. At a drain it takes no more requests (GOAWAY) and lets those that it has come to theirs.
+pub(crate) async fn serve(connection: quinn::Connection, service: Router, web: Web, drain: Drain) {
+    let mut builder = h3::server::builder();
+    builder.max_field_section_size(http1::HEAD_BYTES_MAX as u64);
+    let transport = Transport::new(connection.clone());
+    let Ok(mut h3) = builder.build::<_, Bytes>(transport).await else { return };
+    let mut requests = JoinSet::new();
+    let deadline = tokio::time::sleep(Duration::MAX);
+    tokio::pin!(deadline);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            accepted = h3.accept() => match accepted {
+                Ok(Some(resolver)) => {
+                    metrics::counter!("ticker_edge_http3_requests_total").increment(1);
+                    requests.spawn(request(resolver, service.clone(), web.clone()));
+                }
+                // The reader has gone, and with it whatever it asked for.
+                Ok(None) | Err(_) => return,
+            },
+            Some(_) = requests.join_next(), if !requests.is_empty() => {
+                if draining && requests.is_empty() {
+                    let last = tokio::time::Instant::now() + CLOSING_MAX;
+                    deadline.as_mut().reset(last);
+                }
+            }
+            () = drain.started(), if !draining => {
+                draining = true;
+                let wait = if requests.is_empty() { CLOSING_MAX } else { QUIC_DRAIN_MAX };
+                deadline.as_mut().reset(tokio::time::Instant::now() + wait);
+                if h3.shutdown(0).await.is_err() {
+                    return;
+                }
+            }
+            () = deadline.as_mut(), if draining => return,
+        }
+    }
+}
+
+async fn request(resolver: Resolver, service: Router, _web: Web) {
+    let Ok(Ok((request, stream))) = tokio::time::timeout(HEAD_MAX, resolver.resolve_request()).await else { return };
+    let (send, receive) = stream.split();
+    let request = request.map(|()| body_of(receive));
+    let response = match service.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    // How a client left is its own business.
+    let _ = respond(send, response).await;
+}
+
+/// The body of a request, as far as its handler reads it.
+fn body_of(receive: RequestStream<Receive, Bytes>) -> Body {
+    let chunks = stream::unfold(receive, |mut receive| async {
+        match receive.recv_data().await {
+            Ok(Some(mut chunk)) => Some((Ok(chunk.copy_to_bytes(chunk.remaining())), receive)),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), receive)),
+        }
+    });
+    Body::from_stream(chunks)
+}
+
+async fn respond(
+    mut send: RequestStream<Send, Bytes>,
+    response: http::Response<Body>,
+) -> Result<(), h3::error::StreamError> {
+    let (parts, mut body) = response.into_parts();
+    send.send_response(http::Response::from_parts(parts, ())).await?;
+    while let Some(frame) = body.frame().await {
+        match frame.map(hyper::body::Frame::into_data) {
+            Ok(Ok(data)) if data.is_empty() => {}
+            Ok(Ok(data)) => send.send_data(data).await?,
+            Ok(Err(frame)) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    send.send_trailers(trailers).await?;
+                }
+            }
+            Err(_) => {
+                send.stop_stream(Code::H3_INTERNAL_ERROR);
+                return Ok(());
+            }
+        }
+    }
+    send.finish().await
+}

@@ -1,0 +1,157 @@
+//! QUIC on the UDP port of the TLS address: HTTP/3 (ALPN `h3`).
+
+use std::io;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
+use quinn::{Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TransportConfig, VarInt};
+use ticker_runtime::Drain;
+use tokio_util::task::TaskTracker;
+
+use crate::http3;
+use crate::library::{self, DRAIN_MAX, STREAMS_MAX};
+use crate::routes::Web;
+
+/// What the endpoint speaks, by ALPN.
+pub(crate) const ALPN: [&[u8]; 1] = [b"h3"];
+
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// With so many handshakes under way, whoever begins one must first show that it is where it says (RFC 9000 §8.1.2).
+const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
+
+/// Connections that wait to be looked at, at most.
+const INCOMING_MAX: usize = 1_024;
+
+/// Bytes that those may send meanwhile, together.
+const INCOMING_BYTES_MAX: u64 = 4 << 20;
+
+/// A reader of whom nothing is heard for so long is gone.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// A quiet connection is kept open, also in the tables of whatever lies between.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Streams in one direction that a reader may have open: HTTP/3 needs three.
+const UNI_STREAMS_MAX: u32 = 16;
+
+/// What a reader may send before we have taken it: requests are small.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// What waits for a reader in one connection. What lies behind it can still be conflated.
+const SEND_WINDOW_BYTES: u64 = 256 * 1024;
+
+/// Datagrams from readers mean nothing here.
+const DATAGRAMS_IN_BYTES_MAX: usize = 4 * 1024;
+
+/// Datagrams to a reader that wait for the network; the oldest go first.
+const DATAGRAMS_OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// How long the last packets may take at the end.
+const LAST_PACKETS_MAX: Duration = Duration::from_secs(1);
+
+/// How many connections there may be, and how packets are sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections_max: usize,
+    /// Several packets a system call (GSO).
+    pub(crate) segmentation_offload: bool,
+}
+
+/// What every connection gets.
+#[derive(Clone)]
+struct Shared {
+    service: Router,
+    web: Web,
+    drain: Drain,
+}
+
+/// An endpoint on that socket.
+pub(crate) fn endpoint(socket: UdpSocket, tls: rustls::ServerConfig, limits: Limits) -> io::Result<Endpoint> {
+    let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport(limits)))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_MAX);
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))
+}
+
+fn transport(limits: Limits) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_uni_streams(UNI_STREAMS_MAX.into())
+        .max_idle_timeout(Some(IDLE_MAX.try_into().expect("half a minute fits into 62 bits")))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(CONNECTION_WINDOW_BYTES.into())
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_IN_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_OUT_BYTES_MAX)
+        .enable_segmentation_offload(limits.segmentation_offload);
+    config
+}
+
+/// Serves connections until the drain, and until they have ended.
+pub(crate) async fn serve(endpoint: Endpoint, limits: Limits, service: Router, web: Web, drain: Drain) {
+    let tasks = TaskTracker::new();
+    let handshakes = Arc::new(AtomicUsize::new(0));
+    let shared = Shared { service, web, drain };
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            () = shared.drain.started() => None,
+        };
+        let Some(incoming) = incoming else { break };
+        if endpoint.open_connections() >= limits.connections_max {
+            metrics::counter!("ticker_edge_quic_refused_total").increment(1);
+            incoming.refuse();
+        } else if handshakes.load(Ordering::Relaxed) >= HANDSHAKES_UNVALIDATED_MAX && incoming.may_retry() {
+            metrics::counter!("ticker_edge_quic_retries_total").increment(1);
+            // It may retry, so this cannot fail.
+            let _ = incoming.retry();
+        } else {
+            handshakes.fetch_add(1, Ordering::Relaxed);
+            tasks.spawn(begin(incoming, shared.clone(), Arc::clone(&handshakes)));
+        }
+    }
+    // Whoever comes now is told to go elsewhere.
+    endpoint.set_server_config(None);
+    library::ended(tasks).await;
+    endpoint.close(VarInt::from_u32(0), b"draining");
+    let _ = tokio::time::timeout(LAST_PACKETS_MAX, endpoint.wait_idle()).await;
+}
+
+async fn begin(incoming: Incoming, shared: Shared, handshakes: Arc<AtomicUsize>) {
+    let shaken = async {
+        let connecting = incoming.accept().ok()?;
+        tokio::time::timeout(HANDSHAKE_MAX, connecting).await.ok()?.ok()
+    };
+    let connection = shaken.await;
+    handshakes.fetch_sub(1, Ordering::Relaxed);
+    let Some(connection) = connection else {
+        metrics::counter!("ticker_edge_quic_handshakes_failed_total").increment(1);
+        return;
+    };
+    let open = metrics::gauge!("ticker_edge_quic_connections");
+    open.increment(1);
+    let Shared { service, web, drain } = shared;
+    if alpn(&connection).as_deref() == Some(b"h3") {
+        http3::serve(connection, service, web, drain).await;
+    }
+    open.decrement(1);
+}
+
+fn alpn(connection: &Connection) -> Option<Vec<u8>> {
+    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+}
+
+/// How long connections of QUIC may take to end when the edge drains: shorter than all the edge waits.
+pub(crate) const QUIC_DRAIN_MAX: Duration = Duration::from_millis(DRAIN_MAX.as_millis() as u64 - 500);
