@@ -3,8 +3,9 @@
 //! have targets of their own, beside them.
 
 use prost::Message as _;
+use ticker_edge::framing::{self, Framing};
 use ticker_edge::websocket::{Decoder, Incoming, MESSAGE_BYTES_MAX};
-use ticker_edge::{deflate, http1, params};
+use ticker_edge::{deflate, http1, params, webtransport};
 use ticker_market::{Cursor, Decimal, Pattern, Topic, decimal};
 use ticker_proto::message::Request;
 use ticker_proto::{convert, json, v1};
@@ -56,6 +57,40 @@ fn websocket_frames() {
         for incoming in whole.0 {
             if let Incoming::Text(m) | Incoming::Binary(m) = incoming {
                 assert!(m.len() <= MESSAGE_BYTES_MAX);
+            }
+        }
+    });
+}
+
+#[test]
+fn messages_on_byte_streams() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        for framing in [Framing::Lines, Framing::Lengths] {
+            // Cut in two, the same messages come as in one piece.
+            let decode = |pieces: &[&[u8]]| {
+                let (mut decoder, mut all) = (framing::Decoder::new(framing), Vec::new());
+                let result = pieces.iter().try_for_each(|p| decoder.feed(p, |m| all.push(m.to_vec())));
+                (all, result)
+            };
+            let whole = decode(&[bytes]);
+            let (head, tail) = bytes.split_at(bytes.len() / 2);
+            assert_eq!(decode(&[head, tail]), whole);
+            assert!(whole.0.iter().all(|m| m.len() <= framing::MESSAGE_BYTES_MAX));
+        }
+        let mut framed = Vec::new();
+        framing::with_length(&mut framed, bytes);
+        let mut all = Vec::new();
+        framing::Decoder::new(Framing::Lengths).feed(&framed, |m| all.push(m.to_vec())).expect("it is small");
+        assert_eq!(all, [bytes]);
+    });
+}
+
+#[test]
+fn beginnings_of_streams() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        for bytes in [bytes, &[&[0x40, 0x41], bytes].concat()] {
+            if let Some(webtransport::Begins::Session { id, length }) = webtransport::begins(bytes) {
+                assert!(length <= bytes.len() && id < 1 << 62);
             }
         }
     });

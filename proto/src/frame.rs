@@ -106,6 +106,8 @@ pub struct Encoded {
     ends: Option<Arc<[u32]>>,
     /// What all messages would take without compression, in bytes.
     uncompressed: u32,
+    /// For this reader it goes by an unreliable way, if it fits there.
+    pub by_datagram: bool,
 }
 
 impl Encoded {
@@ -117,7 +119,12 @@ impl Encoded {
 
     /// Messages that end at `ends` (but for the last), and would take `uncompressed` bytes without compression.
     pub(crate) fn compressed(bytes: Bytes, ends: Vec<u32>, uncompressed: usize) -> Self {
-        Self { bytes, ends: (!ends.is_empty()).then(|| ends.into()), uncompressed: uncompressed as u32 }
+        Self {
+            bytes,
+            ends: (!ends.is_empty()).then(|| ends.into()),
+            uncompressed: uncompressed as u32,
+            by_datagram: false,
+        }
     }
 
     /// What all messages would take without compression, in bytes.

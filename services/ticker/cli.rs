@@ -122,7 +122,7 @@ pub(crate) struct Up {
     /// HTTP address: the page, WebSocket, server-sent events, polls [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// TLS address, HTTP/1.1 and HTTP/2 [default: 127.0.0.1:8443, if it is free]
+    /// TLS and QUIC address: HTTP/1.1, 2 and 3, WebTransport [default: 127.0.0.1:8443, if it is free]
     #[arg(long, value_name = "ADDR")]
     pub(crate) tls_listen: Option<SocketAddr>,
     /// No TLS address
@@ -163,7 +163,7 @@ pub(crate) struct Edge {
     /// HTTP address [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// TLS address, HTTP/1.1 and HTTP/2 [default: none]
+    /// TLS and QUIC address: HTTP/1.1, 2 and 3, WebTransport [default: none]
     #[arg(long, value_name = "ADDR")]
     pub(crate) tls_listen: Option<SocketAddr>,
     /// The fanout's gRPC port [default: http://127.0.0.1:50051]

@@ -34,8 +34,9 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     settings.edge.listen = args.listen.unwrap_or(settings.edge.listen);
     settings.fanout.listen = args.grpc.unwrap_or(settings.fanout.listen);
     settings.edge.tls_listen = args.tls_listen.or(settings.edge.tls_listen).filter(|_| !args.no_tls);
-    let tls_is_taken = settings.edge.tls_listen.is_none() && !args.no_tls && !is_free(TLS);
-    if settings.edge.tls_listen.is_none() && !args.no_tls && !tls_is_taken {
+    // Nobody asked for the default address, so that it is taken is no reason not to start.
+    let tls_by_default = settings.edge.tls_listen.is_none() && !args.no_tls;
+    if tls_by_default {
         settings.edge.tls_listen = Some(TLS);
     }
     settings.check_edge_exposure()?;
@@ -58,8 +59,14 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     });
     let in_memory = tokio::spawn(async move { fanout.serve_with_incoming(pipes).await });
 
-    let edge = Edge::start(&settings.edge, connector.channel(), &process.health, &process.drain);
-    let edge = edge?;
+    let start = |config: &_| Edge::start(config, connector.channel(), &process.health, &process.drain);
+    let edge = match start(&settings.edge) {
+        Err(error) if tls_by_default && error.is_tls_address_in_use() => {
+            settings.edge.tls_listen = None;
+            start(&settings.edge)?
+        }
+        started => started?,
+    };
     let http_addr = edge.local_addr();
     let readers = edge.reader_count();
     let progress = ingest.progress();
@@ -70,7 +77,7 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     let banner = Banner {
         http: http_addr,
         tls: edge.tls_addr(),
-        tls_is_taken: tls_is_taken.then_some(TLS),
+        tls_is_taken: (tls_by_default && edge.tls_addr().is_none()).then_some(TLS),
         grpc: grpc_addr,
         admin: process.admin,
         synthetic_only,
@@ -102,11 +109,6 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     ingested.context("ingest")??;
     let _ = writeln!(std::io::stdout(), "drained, goodbye");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Nobody asked for that address, so that it is taken is no reason not to start: the banner says that it is left out.
-fn is_free(addr: SocketAddr) -> bool {
-    std::net::TcpListener::bind(addr).is_ok() && std::net::UdpSocket::bind(addr).is_ok()
 }
 
 async fn join<E>(task: JoinHandle<Result<(), E>>, what: &'static str) -> anyhow::Result<()>

@@ -2,7 +2,7 @@
 
     python service.py BINARY [ARGUMENT…] -- COMMAND…
 
-runs COMMAND with {http}, {grpc} and {admin} replaced by the addresses, ends the service with the signal that Ctrl-C
+runs COMMAND with {http}, {tls}, {grpc} and {admin} replaced by the addresses, ends the service with the signal that Ctrl-C
 sends, and exits with COMMAND's status, or 1 if the service did not end with 0.
 """
 
@@ -37,11 +37,13 @@ class Service:
     """`ticker up`, for as long as a `with` block lasts."""
 
     def __init__(self, binary: str, *arguments: str):
-        http_port, grpc_port, admin_port = free_ports(3)
+        http_port, tls_port, grpc_port, admin_port = free_ports(4)
         self.http = f"127.0.0.1:{http_port}"
+        self.tls = f"127.0.0.1:{tls_port}"
         self.grpc = f"127.0.0.1:{grpc_port}"
         self.admin = f"127.0.0.1:{admin_port}"
-        self.command = [binary, "up", "--listen", self.http, "--grpc", self.grpc, "--admin", self.admin, *arguments]
+        addresses = ["--listen", self.http, "--tls-listen", self.tls, "--grpc", self.grpc, "--admin", self.admin]
+        self.command = [binary, "up", *addresses, *arguments]
         self.exit_code: int | None = None
 
     def __enter__(self) -> Service:
@@ -90,7 +92,7 @@ def main() -> int:
         return 2
     split = sys.argv.index("--")
     with Service(*sys.argv[1:split]) as service:
-        addresses = {"{http}": service.http, "{grpc}": service.grpc, "{admin}": service.admin}
+        addresses = {"{http}": service.http, "{tls}": service.tls, "{grpc}": service.grpc, "{admin}": service.admin}
         command = sys.argv[split + 1 :]
         for name, address in addresses.items():
             command = [word.replace(name, address) for word in command]

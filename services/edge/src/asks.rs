@@ -8,7 +8,7 @@ use std::time::Duration;
 use ticker_proto::message::{Limit, Request, Subscribe};
 use ticker_proto::{Code, Form};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Ending, Mode, Opening};
+use ticker_session::{Ending, Mode, Opening, Outgoing};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::command::{Ask, OpenPipe, PipeId};
@@ -22,6 +22,9 @@ impl Shard {
         let opening = Opening { form: open.form, mode: Mode::Stream };
         let answer = match self.open_session(opening, open.subscribe) {
             Ok(session) => {
+                if open.datagrams {
+                    self.hub.allow_datagrams(session);
+                }
                 self.generations = self.generations.wrapping_add(1);
                 let generation = self.generations;
                 let end = PipeEnd { generation, session, messages: open.messages, state: open.state };
@@ -63,7 +66,7 @@ impl Shard {
         let mut plan = std::mem::take(&mut self.plan);
         self.hub.plan(pipe.session, PLAN_BYTES, self.now, &mut plan);
         if !plan.is_empty() {
-            let batch: Vec<_> = plan.iter().map(|o| o.encoded().clone()).collect();
+            let batch: Vec<_> = plan.iter().map(Outgoing::for_pipe).collect();
             let mut result = pipe.messages.try_send(batch);
             if let Err(TrySendError::Full(batch)) = result {
                 // Said before the second try: a reader who takes a batch in between sees it, and tells.

@@ -89,6 +89,8 @@ pub(crate) struct PipeState {
 pub(crate) struct OpenPipe {
     pub(crate) form: Form,
     pub(crate) subscribe: Option<Subscribe>,
+    /// Its transport has an unreliable way.
+    pub(crate) datagrams: bool,
     pub(crate) messages: mpsc::Sender<Vec<Encoded>>,
     pub(crate) state: Arc<PipeState>,
     pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,

@@ -1,7 +1,8 @@
-//! HTTP/3: the same router as over TCP, through h3.
+//! HTTP/3: the same router as over TCP, through h3, and WebTransport's sessions beside it.
 
-mod streams;
+pub(crate) mod streams;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,15 +10,17 @@ use axum::body::Body;
 use bytes::{Buf, Bytes};
 use futures_util::stream;
 use h3::error::Code;
+use h3::ext::Protocol;
 use h3::server::{RequestResolver, RequestStream};
 use http_body_util::BodyExt as _;
 use ticker_runtime::Drain;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use crate::http1;
 use crate::quic::QUIC_DRAIN_MAX;
 use crate::routes::Web;
+use crate::webtransport::Sessions;
+use crate::{http1, webtransport};
 use streams::{Receive, Send, Transport};
 
 /// How long a request's head may take.
@@ -31,8 +34,14 @@ type Resolver = RequestResolver<Transport, Bytes>;
 /// Serves a connection to its end. At a drain it takes no more requests (GOAWAY) and lets those that it has come to theirs.
 pub(crate) async fn serve(connection: quinn::Connection, service: Router, web: Web, drain: Drain) {
     let mut builder = h3::server::builder();
-    builder.max_field_section_size(http1::HEAD_BYTES_MAX as u64);
-    let transport = Transport::new(connection.clone());
+    builder
+        .max_field_section_size(http1::HEAD_BYTES_MAX as u64)
+        .enable_extended_connect(true)
+        .enable_datagram(true)
+        .enable_webtransport(true)
+        .max_webtransport_sessions(webtransport::SESSIONS_MAX as u64);
+    let sessions = Arc::<Sessions>::default();
+    let transport = Transport::new(connection.clone(), Arc::clone(&sessions));
     let Ok(mut h3) = builder.build::<_, Bytes>(transport).await else { return };
     let mut requests = JoinSet::new();
     let deadline = tokio::time::sleep(Duration::MAX);
@@ -43,7 +52,8 @@ pub(crate) async fn serve(connection: quinn::Connection, service: Router, web: W
             accepted = h3.accept() => match accepted {
                 Ok(Some(resolver)) => {
                     metrics::counter!("ticker_edge_http3_requests_total").increment(1);
-                    requests.spawn(request(resolver, service.clone(), web.clone()));
+                    let (sessions, connection) = (Arc::clone(&sessions), connection.clone());
+                    requests.spawn(request(resolver, service.clone(), web.clone(), connection, sessions));
                 }
                 // The reader has gone, and with it whatever it asked for.
                 Ok(None) | Err(_) => return,
@@ -67,8 +77,17 @@ pub(crate) async fn serve(connection: quinn::Connection, service: Router, web: W
     }
 }
 
-async fn request(resolver: Resolver, service: Router, _web: Web) {
+async fn request(
+    resolver: Resolver,
+    service: Router,
+    web: Web,
+    connection: quinn::Connection,
+    sessions: Arc<Sessions>,
+) {
     let Ok(Ok((request, stream))) = tokio::time::timeout(HEAD_MAX, resolver.resolve_request()).await else { return };
+    if request.extensions().get() == Some(&Protocol::WEB_TRANSPORT) {
+        return webtransport::serve(request, stream, connection, web, sessions).await;
+    }
     let (send, receive) = stream.split();
     let request = request.map(|()| body_of(receive));
     let response = match service.oneshot(request).await {
@@ -91,7 +110,7 @@ fn body_of(receive: RequestStream<Receive, Bytes>) -> Body {
     Body::from_stream(chunks)
 }
 
-async fn respond(
+pub(crate) async fn respond(
     mut send: RequestStream<Send, Bytes>,
     response: http::Response<Body>,
 ) -> Result<(), h3::error::StreamError> {

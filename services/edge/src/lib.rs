@@ -8,12 +8,14 @@
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
-//! there and over HTTP/2; [`quic`] and [`http3`], the same address over UDP.
+//! there and over HTTP/2; [`quic`] and [`http3`], the same address over UDP; [`webtransport`],
+//! [`byte_session`], [`framing`], sessions there that are no requests.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
 //! protocol.
 
 mod asks;
+mod byte_session;
 mod certificate;
 mod clock;
 mod command;
@@ -21,6 +23,7 @@ mod config;
 mod conn;
 pub mod deflate;
 mod follow;
+pub mod framing;
 mod grpc;
 pub mod http1;
 mod http3;
@@ -38,6 +41,7 @@ mod tls;
 mod upgraded;
 mod upstream;
 pub mod websocket;
+pub mod webtransport;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,6 +85,13 @@ pub enum EdgeError {
     /// The fanout's address.
     #[error("`{0}` is not the address of a fanout: expected a URL such as http://127.0.0.1:50051")]
     Fanout(String),
+}
+
+impl EdgeError {
+    /// Is it that another program has the TLS address?
+    pub fn is_tls_address_in_use(&self) -> bool {
+        matches!(self, EdgeError::Bind(BindError::InUse { what, .. }) if what == tls::WHAT)
+    }
 }
 
 /// A running edge.
@@ -157,7 +168,7 @@ impl Edge {
                     connections_max: config.quic_connections_max,
                     segmentation_offload: config.quic_segmentation_offload,
                 };
-                let endpoint = quic::endpoint(udp, tls, limits).map_err(|e| BindError::new(addr, "tls-listen", e))?;
+                let endpoint = quic::endpoint(udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;
                 service = routes::with_alternative(service, addr.port());
                 connections.spawn(quic::serve(endpoint, limits, service.clone(), web.clone(), drain.clone()));
             }
@@ -366,6 +377,13 @@ fn describe_metrics() {
         "QUIC handshakes that failed or took too long."
     );
     describe_counter!("ticker_edge_http3_requests_total", Unit::Count, "Requests over HTTP/3.");
+    describe_gauge!("ticker_edge_webtransport_sessions", Unit::Count, "Sessions over WebTransport.");
+    describe_counter!("ticker_edge_datagrams_total", Unit::Count, "Messages that went as QUIC datagrams.");
+    describe_counter!(
+        "ticker_edge_datagrams_too_large_total",
+        Unit::Count,
+        "Messages that were too large for a datagram and went on the ordered stream."
+    );
     describe_counter!("ticker_edge_certificate_reloads_total", Unit::Count, "Changes of the certificate.");
     describe_counter!(
         "ticker_edge_certificate_reload_failures_total",

@@ -23,10 +23,28 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// Opens a session on a shard.
     pub(crate) async fn open(shard: ShardHandle, form: Form, subscribe: Option<Subscribe>) -> Result<Self, Refusal> {
+        Self::begin(shard, form, subscribe, false).await
+    }
+
+    /// The same for a transport that has an unreliable way: see [`Encoded::by_datagram`].
+    pub(crate) async fn open_with_datagrams(
+        shard: ShardHandle,
+        form: Form,
+        subscribe: Option<Subscribe>,
+    ) -> Result<Self, Refusal> {
+        Self::begin(shard, form, subscribe, true).await
+    }
+
+    async fn begin(
+        shard: ShardHandle,
+        form: Form,
+        subscribe: Option<Subscribe>,
+        datagrams: bool,
+    ) -> Result<Self, Refusal> {
         let (sender, messages) = mpsc::channel(PIPE_BATCHES_MAX);
         let (reply, answer) = oneshot::channel();
         let state = Arc::<PipeState>::default();
-        let open = OpenPipe { form, subscribe, messages: sender, state: Arc::clone(&state), reply };
+        let open = OpenPipe { form, subscribe, datagrams, messages: sender, state: Arc::clone(&state), reply };
         let gone = || Refusal::new(Code::Draining, "the edge is going away");
         if !shard.tell(Command::Open(Box::new(open))).await {
             return Err(gone());

@@ -1,4 +1,5 @@
-//! QUIC on the UDP port of the TLS address: HTTP/3 (ALPN `h3`).
+//! QUIC on the UDP port of the TLS address: HTTP/3 (ALPN `h3`), and sessions without HTTP (ALPN `ticker/1`): one on the
+//! first bidirectional stream, Protobuf messages with their length before them.
 
 use std::io;
 use std::net::UdpSocket;
@@ -7,17 +8,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TransportConfig, VarInt};
 use ticker_runtime::Drain;
 use tokio_util::task::TaskTracker;
 
+use crate::byte_session::{self, Datagrams, Ended};
+use crate::framing::Framing;
 use crate::http3;
 use crate::library::{self, DRAIN_MAX, STREAMS_MAX};
+use crate::pipe::Pipe;
 use crate::routes::Web;
 
 /// What the endpoint speaks, by ALPN.
-pub(crate) const ALPN: [&[u8]; 1] = [b"h3"];
+pub(crate) const ALPN: [&[u8]; 2] = [b"h3", b"ticker/1"];
 
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -143,10 +148,37 @@ async fn begin(incoming: Incoming, shared: Shared, handshakes: Arc<AtomicUsize>)
     let open = metrics::gauge!("ticker_edge_quic_connections");
     open.increment(1);
     let Shared { service, web, drain } = shared;
-    if alpn(&connection).as_deref() == Some(b"h3") {
-        http3::serve(connection, service, web, drain).await;
+    match alpn(&connection).as_deref() {
+        Some(b"ticker/1") => session(connection, web).await,
+        _ => http3::serve(connection, service, web, drain).await,
     }
     open.decrement(1);
+}
+
+/// A connection that is one session.
+async fn session(connection: Connection, web: Web) {
+    let ended = async {
+        let Ok((mut send, receive)) = tokio::time::timeout(HANDSHAKE_MAX, connection.accept_bi()).await.ok()? else {
+            return None;
+        };
+        let framing = Framing::Lengths;
+        let pipe = match Pipe::open_with_datagrams(web.shard(), byte_session::form(framing), None).await {
+            Ok(pipe) => pipe,
+            Err(refusal) => {
+                let reason = format!("{}: {}", refusal.code, refusal.message);
+                return Some(Ended { code: refusal.code.websocket_close(), reason });
+            }
+        };
+        let datagrams = Datagrams { connection: connection.clone(), prefix: Vec::new() };
+        let ended = byte_session::run(pipe, framing, &mut send, (Bytes::new(), receive), &datagrams).await;
+        if ended.is_some() {
+            // The end of the connection must not overtake its last words.
+            let _ = tokio::time::timeout(LAST_PACKETS_MAX, send.stopped()).await;
+        }
+        ended
+    };
+    let Ended { code, reason } = ended.await.unwrap_or(Ended { code: 0, reason: String::new() });
+    connection.close(VarInt::from_u32(u32::from(code)), reason.as_bytes());
 }
 
 fn alpn(connection: &Connection) -> Option<Vec<u8>> {

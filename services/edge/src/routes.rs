@@ -71,7 +71,7 @@ pub(crate) fn router(web: Web) -> Router {
         .route("/v1/ws", any(upgraded::websocket))
         .route("/v1/bars/{venue}/{symbol}", get(|| later("history (bars)")))
         .route("/v1/trades/{venue}/{symbol}", get(|| later("history (trades)")))
-        .route("/v1/wt", any(|| later("WebTransport")))
+        .route("/v1/wt", any(webtransport_elsewhere))
         .route("/v1/rtc", post(|| later("WebRTC")))
         .route("/v1/certificate-hashes", get(certificate_hashes))
         .route("/openapi.json", get(|| later("the contract as OpenAPI")))
@@ -91,10 +91,14 @@ pub(crate) fn with_alternative(router: Router, port: u16) -> Router {
     }))
 }
 
-async fn page() -> Response {
-    let policy =
-        "default-src 'self'; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, policy)];
+async fn page(State(web): State<Web>) -> Response {
+    // WebTransport is at another port than a page that came without TLS.
+    let secure = web.secure.as_ref().map_or_else(String::new, |s| format!(" https://*:{}", s.port));
+    let policy = format!(
+        "default-src 'self'; connect-src 'self' ws: wss:{secure}; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+    );
+    let headers =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()), (header::CONTENT_SECURITY_POLICY, policy)];
     (headers, include_str!("../static/index.html")).into_response()
 }
 
@@ -224,6 +228,11 @@ async fn venues(State(web): State<Web>) -> Response {
         })
         .collect();
     json(serde_json::json!({ "venues": list }).to_string())
+}
+
+async fn webtransport_elsewhere() -> Response {
+    let message = "/v1/wt wants WebTransport over HTTP/3: connect with WebTransport to https://…/v1/wt at the TLS port";
+    problem(&Refusal::new(Code::BadRequest, message))
 }
 
 /// The TLS port, and the hashes of its certificate where it is one for development: what a page gives to `WebTransport`.

@@ -18,6 +18,9 @@ use crate::config::Config;
 use crate::library::{self, Connections};
 use crate::{EdgeError, shard};
 
+/// What the address is called in errors: the flag that moves it.
+pub(crate) const WHAT: &str = "tls-listen";
+
 /// What the listener speaks, by ALPN.
 pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -41,7 +44,7 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Binds both (`quic`) or TCP alone. Where the port is left to the system, one is taken that is free for both.
     pub(crate) fn bind(addr: SocketAddr, quic: bool) -> Result<Self, EdgeError> {
-        let wrong = |why| BindError::new(addr, "tls-listen", why);
+        let wrong = |why| BindError::new(addr, WHAT, why);
         let mut tries = PORT_TRIES_MAX;
         loop {
             let tcp = std::net::TcpListener::bind(addr).map_err(wrong)?;

@@ -29,6 +29,8 @@ pub(crate) struct Due {
     pub(crate) every: bool,
     /// The subscription begins with it.
     pub(crate) begins: bool,
+    /// It goes by an unreliable way.
+    pub(crate) datagram: bool,
 }
 
 /// See [`Due::sub`].
@@ -70,6 +72,7 @@ impl Hub {
                 conflated: 0,
                 every: true,
                 begins: false,
+                datagram: false,
             });
         }
         if let Some((frame, _)) = session.backlog.get(EVENTS_MAX) {
@@ -82,11 +85,31 @@ impl Hub {
             let topic = &mut self.topics[sub.topic as usize];
             let every = options.wants_every(topic.class);
             let limited = options.interval_nanos > 0 && !every;
+            if options.datagram && !every && session.unreliable.is_some() && topic.may_be_lost() {
+                if let Some(next) = session.next_at.get(at).filter(|next| limited && **next > now && !sub.fresh) {
+                    wake = wake.min(*next);
+                    continue;
+                }
+                let Some(frame) = topic.whole() else { continue };
+                let place = topic.end();
+                due.push(Due {
+                    sub: *index,
+                    frame,
+                    fields: options.fields,
+                    place,
+                    conflated: if sub.fresh { 0 } else { place.saturating_sub(sub.place + 1) },
+                    every,
+                    begins: sub.fresh,
+                    datagram: !sub.fresh && topic.is_trusted(),
+                });
+                continue;
+            }
             let mut begins = sub.fresh;
             let mut push = |frame: &Arc<Frame>, place: u64, conflated: u64| {
                 let fields = options.fields;
                 let begins = std::mem::take(&mut begins);
-                due.push(Due { sub: *index, frame: Arc::clone(frame), fields, place, conflated, every, begins });
+                let frame = Arc::clone(frame);
+                due.push(Due { sub: *index, frame, fields, place, conflated, every, begins, datagram: false });
             };
             // What follows one by one from here on, if anything.
             let mut from = sub.place;

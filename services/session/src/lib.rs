@@ -15,7 +15,7 @@
 //!
 //! Layout: [`hub`], the whole; [`topic`], a topic's ring, last value, book; [`session`], one reader, and [`subs`], its
 //! subscriptions; [`request`], what readers ask for; [`join`], how a subscription begins or resumes; [`collect`], what is
-//! due, and [`plan`], what of it is sent next, and in which order; [`catalogue`], which topics exist; [`limits`]; [`audit`], for tests.
+//! due, and [`plan`], what of it is sent next, and in which order; [`unreliable`], what may be lost; [`catalogue`], which topics exist; [`limits`]; [`audit`], for tests.
 //!
 //! Deliberately absent: sockets, clocks, threads; time is always an argument.
 
@@ -30,6 +30,7 @@ mod request;
 pub mod session;
 mod subs;
 mod topic;
+mod unreliable;
 
 pub use hub::{Hub, Need, Page, SessionId};
 pub use limits::Limits;

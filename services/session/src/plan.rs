@@ -28,6 +28,8 @@ pub struct Outgoing {
     body: Body,
     /// Is it an event (and not a notice)?
     pub is_event: bool,
+    /// It goes by an unreliable way, if it fits there: a whole snapshot, which may be lost.
+    pub is_datagram: bool,
     /// The place to which it moves the reader's cursor; 0 if it does not.
     moves: u64,
     effect: Effect,
@@ -47,6 +49,13 @@ impl Outgoing {
             Body::Shared(frame, form) => frame.encoded(*form),
             Body::Own(encoded) => encoded,
         }
+    }
+
+    /// The same for a transport that is told with each message which way it goes.
+    pub fn for_pipe(&self) -> Encoded {
+        let mut encoded = self.encoded().clone();
+        encoded.by_datagram = self.is_datagram;
+        encoded
     }
 }
 
@@ -101,7 +110,7 @@ impl Draft<'_> {
     }
 
     fn push(&mut self, body: Body, is_event: bool, moves: u64, effect: Effect) {
-        let item = Outgoing { body, is_event, moves, effect };
+        let item = Outgoing { body, is_event, is_datagram: false, moves, effect };
         let bytes = item.encoded().bytes.len();
         self.used += bytes;
         if let Some(room) = &mut self.room {
@@ -183,6 +192,7 @@ impl Hub {
         let mut closing = None;
         let mut backlog = 0;
         let mut wake = Time(i64::MAX);
+        let mut repeat = Time(i64::MAX);
         for item in planned.drain(..).take(taken) {
             let session = &mut self.sessions[key];
             session.cursor = session.cursor.max(item.moves);
@@ -200,7 +210,11 @@ impl Hub {
                         session.next_at[sub as usize] = next;
                         wake = wake.min(next);
                     }
-                    let sub = &mut session.subs[sub as usize];
+                    let at = sub as usize;
+                    let sub = &mut session.subs[at];
+                    if let Some(unreliable) = session.unreliable.as_mut().filter(|_| item.is_datagram) {
+                        repeat = repeat.min(unreliable.sent(at, sub.place == place, self.limits.heartbeat_ms, now));
+                    }
                     (sub.place, sub.fresh) = (place, false);
                 }
                 Effect::Before => drop(session.before.pop_front()),
@@ -229,6 +243,9 @@ impl Hub {
         if wake < Time(i64::MAX) && !session.dirty.is_empty() {
             // What a limit held back has nothing else that would wake it.
             self.wake_session_at(key, wake);
+        }
+        if repeat < Time(i64::MAX) {
+            self.wake_session_at(key, repeat);
         }
         let session = &self.sessions[key];
         if !blocked && (session.more || !all) && session.has_news() {
@@ -273,6 +290,7 @@ impl Hub {
 
     /// Returns whether all event-channel events and first snapshots are in the plan.
     fn plan_data(&mut self, key: usize, now: Time, draft: &mut Draft<'_>) -> bool {
+        self.mark_repeats(key, now);
         if self.sessions[key].dirty.is_empty() && self.sessions[key].backlog.is_empty() {
             return !is_rejoining(&self.sessions[key]);
         }
@@ -288,7 +306,8 @@ impl Hub {
                 // Stable: the event channels by seq, then the states in the order in which their news came.
                 due.sort_by_key(|d| (!d.every, if d.every { d.frame.event.seq } else { 0 }));
             } else {
-                due.sort_by_key(|d| (d.frame.event.seq, !d.every));
+                // Datagrams move no cursor: the last event of a place must be one that does.
+                due.sort_by_key(|d| (d.frame.event.seq, !d.datagram, !d.every));
             }
         }
         let session = &mut self.sessions[key];
@@ -313,6 +332,9 @@ impl Hub {
                 sub => Effect::Sub { sub, place: d.place, conflated: d.conflated },
             };
             draft.event(d.frame, d.fields, moves, effect);
+            if let Some(item) = draft.out.last_mut() {
+                item.is_datagram = d.datagram;
+            }
         }
         drop(rest);
         due.shrink_to(DUE_KEPT);

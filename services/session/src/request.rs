@@ -391,7 +391,8 @@ fn options_of(request: &Subscribe) -> Result<Options, Refusal> {
         return Err(bad("`delivery` can only be \"datagram\""));
     }
     let interval_nanos = interval_of(request.max_rate)?;
-    Ok(Options { interval_nanos, fields, conflate: request.conflate.unwrap_or(true) })
+    let datagram = request.delivery.is_some();
+    Ok(Options { interval_nanos, fields, conflate: request.conflate.unwrap_or(true), datagram })
 }
 
 /// Nanoseconds between two updates for a rate a second; 0 for none.

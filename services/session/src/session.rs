@@ -7,6 +7,7 @@ use ticker_market::{Class, Pattern, Time, Topic};
 use ticker_proto::{Code, Fields, Form, Frame, Notice};
 
 use crate::join::Join;
+use crate::unreliable::Unreliable;
 
 /// How a session is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) interval_nanos: i64,
     pub(crate) fields: Fields,
     pub(crate) conflate: bool,
+    /// By an unreliable way, where the transport has one.
+    pub(crate) datagram: bool,
 }
 
 impl Options {
@@ -162,6 +165,8 @@ pub(crate) struct Session {
     /// To be said after the data.
     pub(crate) after: VecDeque<Saying>,
     pub(crate) bucket: Option<Box<Bucket>>,
+    /// The transport has an unreliable way.
+    pub(crate) unreliable: Option<Box<Unreliable>>,
     /// Requests that are still allowed in this second, and when the second began.
     pub(crate) requests_left: u32,
     pub(crate) requests_since: Time,
@@ -204,6 +209,7 @@ impl Session {
             before: VecDeque::new(),
             after: VecDeque::new(),
             bucket: None,
+            unreliable: None,
             requests_left: 0,
             requests_since: now,
             cursor: position,

@@ -32,6 +32,9 @@ impl Hub {
             session.next_at.resize(session.subs.len() + 1, Time(0));
             session.next_at.swap_remove(at);
         }
+        if let Some(unreliable) = &mut session.unreliable {
+            unreliable.removed(at, session.subs.len() + 1);
+        }
         session.dirty.retain(|d| *d != at as u32);
         for dirty in session.dirty.iter_mut().filter(|d| **d == moved_from) {
             *dirty = at as u32;

@@ -14,8 +14,13 @@ use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, Wri
 use quinn::VarInt;
 use tokio::io::ReadBuf;
 
+use crate::webtransport::{self, Begins, SessionStream, Sessions};
+
 /// Bytes that are read at once: requests are small.
 const READ_BYTES: usize = 4 * 1024;
+
+/// Bytes that tell whose a stream is: two varints.
+const BEGINNING_BYTES: usize = 16;
 
 type Pending<T> = Pin<Box<dyn Future<Output = Result<T, quinn::ConnectionError>> + std::marker::Send>>;
 
@@ -25,11 +30,16 @@ pub(crate) struct Transport {
     bidirectional: Pending<(quinn::SendStream, quinn::RecvStream)>,
     unidirectional: Pending<quinn::RecvStream>,
     opener: Opener,
+    /// Streams of which it cannot be told yet whose they are. There are no more than a reader may open.
+    beginnings: Vec<Beginning>,
+    sessions: Arc<Sessions>,
 }
 
 impl Transport {
-    pub(crate) fn new(connection: quinn::Connection) -> Self {
+    pub(crate) fn new(connection: quinn::Connection, sessions: Arc<Sessions>) -> Self {
         Self {
+            beginnings: Vec::new(),
+            sessions,
             bidirectional: accept_bidirectional(&connection),
             unidirectional: accept_unidirectional(&connection),
             opener: Opener { connection: connection.clone(), opening: None },
@@ -59,10 +69,32 @@ impl quic::Connection<Bytes> for Transport {
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Both, ConnectionErrorIncoming>> {
-        let accepted = ready!(self.bidirectional.as_mut().poll(cx));
-        self.bidirectional = accept_bidirectional(&self.connection);
-        let (send, receive) = accepted.map_err(connection_error)?;
-        Poll::Ready(Ok(Both { send: Send::new(send), receive: Receive::new(receive, Bytes::new()) }))
+        while let Poll::Ready(accepted) = self.bidirectional.as_mut().poll(cx) {
+            self.bidirectional = accept_bidirectional(&self.connection);
+            let (send, receive) = accepted.map_err(connection_error)?;
+            self.beginnings.push(Beginning { send, receive, bytes: Vec::new() });
+        }
+        let mut at = 0;
+        while let Some(beginning) = self.beginnings.get_mut(at) {
+            let Poll::Ready(begins) = beginning.poll(cx) else {
+                at += 1;
+                continue;
+            };
+            let Beginning { send, receive, bytes } = self.beginnings.swap_remove(at);
+            match begins {
+                Begins::Request => {
+                    return Poll::Ready(Ok(Both {
+                        send: Send::new(send),
+                        receive: Receive::new(receive, bytes.into()),
+                    }));
+                }
+                Begins::Session { id, length } => {
+                    let first = Bytes::from(bytes).slice(length..);
+                    self.sessions.route(SessionStream { session: id, send, receive, first });
+                }
+            }
+        }
+        Poll::Pending
     }
 
     fn opener(&self) -> Opener {
@@ -84,6 +116,29 @@ impl quic::OpenStreams<Bytes> for Transport {
 
     fn close(&mut self, code: Code, reason: &[u8]) {
         self.opener.close(code, reason);
+    }
+}
+
+/// A stream whose first bytes are awaited.
+struct Beginning {
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+    bytes: Vec<u8>,
+}
+
+impl Beginning {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Begins> {
+        loop {
+            if let Some(begins) = webtransport::begins(&self.bytes) {
+                return Poll::Ready(begins);
+            }
+            let mut bytes = [0; BEGINNING_BYTES];
+            match ready!(self.receive.poll_read(cx, &mut bytes)) {
+                Ok(n) if n > 0 => self.bytes.extend_from_slice(&bytes[..n]),
+                // It has ended: h3 knows what to answer.
+                _ => return Poll::Ready(Begins::Request),
+            }
+        }
     }
 }
 

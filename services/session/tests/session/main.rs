@@ -13,7 +13,9 @@
 
 mod beginning;
 mod changing;
+
 mod check;
+mod datagrams;
 mod keeping;
 mod limits;
 mod operation;

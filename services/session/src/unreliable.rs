@@ -1,0 +1,107 @@
+//! What goes by an unreliable way (contract: `"delivery":"datagram"`): whole snapshots of states and of `book-10`, which
+//! move no cursor. The newest is repeated after a quiet time, less and less often, so that a lost one leaves no stale screen.
+//!
+//! A subscription's first snapshot and `invalid` go by the ordered way: the one so that there is a picture from the
+//! beginning, the other so that no wrong price stays up because a packet was lost.
+
+use ticker_market::{Channel, Class, Kind, Time};
+
+use crate::hub::{Hub, SessionId};
+use crate::topic::TopicState;
+
+/// After so much quiet the newest value is repeated; after twice as much again, and so on up to the heartbeat's interval.
+const QUIET_MS: u32 = 1_000;
+
+/// What a session keeps whose transport has an unreliable way.
+#[derive(Debug)]
+pub(crate) struct Unreliable {
+    /// For each subscription, as far as there are any.
+    repeats: Vec<Repeat>,
+    /// The earliest of them.
+    next: Time,
+}
+
+/// When the newest value goes out again.
+#[derive(Clone, Copy, Debug)]
+struct Repeat {
+    at: Time,
+    quiet_ms: u32,
+}
+
+const NONE: Repeat = Repeat { at: Time(i64::MAX), quiet_ms: 0 };
+
+impl Default for Unreliable {
+    fn default() -> Self {
+        Self { repeats: Vec::new(), next: NONE.at }
+    }
+}
+
+impl Unreliable {
+    /// A subscription's value has gone out; `again`: for the second time or more. Returns when it is to go out once more.
+    pub(crate) fn sent(&mut self, sub: usize, again: bool, heartbeat_ms: u32, now: Time) -> Time {
+        if self.repeats.len() <= sub {
+            self.repeats.resize(sub + 1, NONE);
+        }
+        let before = self.repeats[sub].quiet_ms;
+        let quiet_ms = if again { before.saturating_mul(2).min(heartbeat_ms).max(QUIET_MS) } else { QUIET_MS };
+        let at = now.plus_millis(i64::from(quiet_ms));
+        self.repeats[sub] = Repeat { at, quiet_ms };
+        self.next = self.next.min(at);
+        at
+    }
+
+    /// A subscription is gone, and the last one (of `subs`) took its place.
+    pub(crate) fn removed(&mut self, at: usize, subs: usize) {
+        if self.repeats.len() > at {
+            self.repeats.resize(subs, NONE);
+            self.repeats.swap_remove(at);
+        }
+    }
+}
+
+impl Hub {
+    /// The session's transport has an unreliable way: subscriptions that ask for it are served by it from here on.
+    pub fn allow_datagrams(&mut self, id: SessionId) {
+        if let Some(key) = self.key(id) {
+            self.sessions[key].unreliable = Some(Box::default());
+        }
+    }
+
+    /// Marks the subscriptions whose value is due again.
+    pub(crate) fn mark_repeats(&mut self, key: usize, now: Time) {
+        let session = &mut self.sessions[key];
+        let Some(unreliable) = &mut session.unreliable else { return };
+        if unreliable.next <= now {
+            unreliable.next = NONE.at;
+            unreliable.repeats.truncate(session.subs.len());
+            for (at, repeat) in unreliable.repeats.iter_mut().enumerate() {
+                if repeat.at <= now {
+                    // Should it not be sent now, it is after another while.
+                    repeat.at = now.plus_millis(i64::from(repeat.quiet_ms));
+                    let sub = &mut session.subs[at];
+                    if !sub.dirty {
+                        sub.dirty = true;
+                        session.dirty.push(at as u32);
+                    }
+                }
+                unreliable.next = unreliable.next.min(repeat.at);
+            }
+        }
+        let next = unreliable.next;
+        if next < NONE.at {
+            self.wake_session_at(key, next);
+        }
+    }
+}
+
+impl TopicState {
+    /// Does it go by an unreliable way where the reader asks?
+    pub(crate) fn may_be_lost(&self) -> bool {
+        self.class == Class::State || self.topic.channel == Channel::Book10
+    }
+
+    /// May its newest event be lost? Not if it says that nothing is to be trusted.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.event.kind != Kind::Invalid)
+    }
+}

@@ -1,0 +1,460 @@
+"""The TLS address as readers in Python see it: HTTP/1.1, HTTP/2, HTTP/3, WebTransport and QUIC, by clients that are not ours.
+
+    python test_secure.py BINARY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import struct
+import sys
+import time
+import unittest
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+from aioquic.asyncio.client import connect as quic_connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, DatagramFrameReceived, StreamDataReceived
+from websockets.sync.client import connect as websocket_connect
+
+import clients
+from h3_client import connected
+from service import Service
+
+TIMEOUT_S = 30
+TRADES = ["trade/synthetic/*"]
+DAY_S = 24 * 60 * 60
+
+service: Service
+
+
+def unverified(*protocols: str) -> ssl.SSLContext:
+    """The certificate is one for development; what it is worth is looked at in a test of its own."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
+
+
+def tls(*protocols: str) -> ssl.SSLSocket:
+    host, port = service.tls.rsplit(":", 1)
+    return unverified(*protocols).wrap_socket(
+        socket.create_connection((host, int(port)), timeout=TIMEOUT_S), server_hostname="localhost"
+    )
+
+
+def metric(name: str) -> float:
+    connection = http.client.HTTPConnection(service.admin, timeout=TIMEOUT_S)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+
+
+class Http2:
+    """One request over HTTP/2, and what comes of it."""
+
+    def __init__(self, headers: list[tuple[str, str]], secure: bool = True):
+        self.socket = tls("h2") if secure else socket.create_connection(service.http.rsplit(":", 1), timeout=TIMEOUT_S)
+        if secure:
+            assert self.socket.selected_alpn_protocol() == "h2"
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2.initiate_connection()
+        self.head: dict[str, str] = {}
+        self.body, self.ended, self.settled = b"", False, False
+        self.flush()
+        # What the server can do comes first.
+        while not self.settled:
+            self.receive()
+        self.stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(self.stream, headers, end_stream=(":method", "GET") in headers)
+        self.flush()
+
+    def flush(self):
+        self.socket.sendall(self.h2.data_to_send())
+
+    def send(self, data: bytes):
+        self.h2.send_data(self.stream, data)
+        self.flush()
+
+    def receive(self):
+        data = self.socket.recv(65536)
+        self.ended |= not data
+        for event in self.h2.receive_data(data):
+            if isinstance(event, h2.events.RemoteSettingsChanged):
+                self.settled = True
+            elif isinstance(event, h2.events.ResponseReceived):
+                self.head = dict(event.headers)
+            elif isinstance(event, h2.events.DataReceived):
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                self.body += event.data
+            elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
+                self.ended = True
+        self.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+def http2_get(path: str) -> tuple[dict[str, str], bytes]:
+    headers = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
+    with Http2(headers) as request:
+        while not request.ended:
+            request.receive()
+        return request.head, request.body
+
+
+def http1_get(path: str) -> tuple[http.client.HTTPResponse, bytes]:
+    connection = http.client.HTTPSConnection(service.tls, timeout=TIMEOUT_S, context=unverified("http/1.1"))
+    connection.request("GET", path)
+    response = connection.getresponse()
+    return response, response.read()
+
+
+class Tls(unittest.TestCase):
+    def test_the_certificate_is_short_lived_and_its_hash_is_told(self):
+        with tls() as secure:
+            der = secure.getpeercert(binary_form=True)
+        answer = json.loads(http1_get("/v1/certificate-hashes")[1])
+        self.assertEqual(answer["port"], int(service.tls.rsplit(":", 1)[1]))
+        self.assertEqual(answer, clients.get(service.http, "/v1/certificate-hashes")[2])
+        (told,) = answer["hashes"]
+        self.assertEqual((told["algorithm"], base64.b64decode(told["value"])), ("sha-256", hashlib.sha256(der).digest()))
+        with open(service.log.name + ".pem", "w") as pem:
+            pem.write(ssl.DER_cert_to_PEM_cert(der))
+        decoded = ssl._ssl._test_decode_cert(pem.name)
+        os.unlink(pem.name)
+        begins, ends = (ssl.cert_time_to_seconds(decoded[k]) for k in ("notBefore", "notAfter"))
+        self.assertLessEqual(ends - begins, 13 * DAY_S)
+        self.assertIn(("DNS", "localhost"), decoded["subjectAltName"])
+
+    def test_both_versions_of_http_answer_and_name_the_third(self):
+        port = service.tls.rsplit(":", 1)[1]
+        response, body = http1_get("/v1/venues")
+        self.assertEqual((response.status, response.getheader("alt-svc")), (200, f'h3=":{port}"; ma=86400'))
+        head, same = http2_get("/v1/venues")
+        self.assertEqual((head[":status"], head["alt-svc"]), ("200", f'h3=":{port}"; ma=86400'))
+        self.assertEqual([v["venue"] for v in json.loads(same)["venues"]], ["synthetic"])
+        connection = http.client.HTTPConnection(service.http, timeout=TIMEOUT_S)
+        connection.request("GET", "/")
+        self.assertIsNone(connection.getresponse().getheader("alt-svc"), "what has no TLS names no other service")
+
+    def test_websocket(self):
+        url = f"wss://{service.tls}/v1/ws"
+        with websocket_connect(url, ssl=unverified(), subprotocols=["ticker.v1.json"], proxy=None) as session:
+            session.send(json.dumps({"op": "subscribe", "id": 1, "topics": ["book-50/synthetic/*"]}))
+            while json.loads(session.recv(TIMEOUT_S)).get("kind") != "update":
+                pass
+            session.ping().wait(TIMEOUT_S)
+            session.send("x" * 2**17)
+            with self.assertRaises(Exception):
+                while True:
+                    session.recv(TIMEOUT_S)
+            self.assertEqual(session.close_code, 4007, "message_too_large")
+
+    def test_websocket_over_http2(self):
+        headers = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/v1/ws")]
+        headers += [(":authority", "localhost"), ("sec-websocket-version", "13")]
+        headers += [("sec-websocket-protocol", "ticker.v1.json")]
+        for secure in (True, False):
+            with self.subTest(secure=secure), Http2(headers, secure) as session:
+                supported = h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL
+                self.assertEqual(session.h2.remote_settings[supported], 1)
+                while not session.head:
+                    session.receive()
+                self.assertEqual((session.head[":status"], session.head["sec-websocket-protocol"]), ("200", "ticker.v1.json"))
+                request = {"op": "subscribe", "id": 1, "topics": ["quote/synthetic/*"]}
+                session.send(masked(1, json.dumps(request).encode()))
+                while session.body.count(b'"kind":"update"') < 20:
+                    session.receive()
+                session.send(masked(8, struct.pack(">H", 1000)))
+                while not session.ended:
+                    session.receive()
+                self.assertTrue(session.body.endswith(b"\x88\x02" + struct.pack(">H", 1000)), session.body[-20:])
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    mask = os.urandom(4)
+    assert len(payload) < 126
+    return bytes([0x80 | opcode, 0x80 | len(payload)]) + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+
+
+class Http3(unittest.IsolatedAsyncioTestCase):
+    async def test_answers(self):
+        async with connected(service.tls) as client:
+            status, head, body = await client.get("/v1/snapshot?topics=quote/synthetic/*")
+            self.assertEqual((status, head["content-type"]), (200, "application/json"))
+            self.assertTrue(all(e["kind"] == "snapshot" for e in json.loads(body)["events"]))
+            status, head, body = await client.get("/v1/stream?topics=quote/synthetic/NO-SUCH")
+            self.assertEqual((status, json.loads(body)["code"]), (404, "unknown_topic"))
+            status, head, body = await client.get("/")
+            self.assertIn("text/html", head["content-type"])
+            self.assertEqual((await client.get("/v1/ws"))[0], 400)
+            self.assertEqual((await client.get("/", x_large="y" * 20_000))[0], 431)
+            answers = await asyncio.gather(*[client.get("/v1/snapshot?topics=quote/synthetic/*") for _ in range(100)])
+            self.assertEqual({status for status, _, _ in answers}, {200})
+
+    async def test_streams(self):
+        async with connected(service.tls) as client:
+            ids, updates = [], 0
+            async for line in client.lines("/v1/stream?topics=quote/synthetic/*", accept="text/event-stream"):
+                if line.startswith("id: "):
+                    ids.append(int(line.rsplit("-", 1)[1]))
+                updates += '"kind":"update"' in line
+                if updates == 50:
+                    break
+            self.assertEqual(ids, sorted(ids))
+            lines = 0
+            path = "/v1/stream?topics=book-10/synthetic/*"
+            async for line in client.lines(path, accept="application/x-ndjson"):
+                json.loads(line)
+                lines += 1
+                if lines == 50:
+                    break
+
+    async def test_a_cursor_carries_on_from_one_version_of_http_to_the_next(self):
+        """Each brings the trades after the last one's cursor: none is missing, none comes twice."""
+        topics = clients.parameters(TRADES)
+        cursor, trades, last = "earliest", {}, {}
+        async with connected(service.tls) as client:
+            for turn in range(12):
+                path = f"/v1/poll?{topics}&cursor={cursor}&wait=20"
+                match turn % 3:
+                    case 0:
+                        body = (await asyncio.to_thread(http1_get, path))[1]
+                    case 1:
+                        body = (await asyncio.to_thread(http2_get, path))[1]
+                    case _:
+                        body = (await client.get(path))[2]
+                answer = json.loads(body)
+                cursor = answer["cursor"]
+                for event in answer["events"]:
+                    topic = event["topic"]
+                    self.assertNotIn((topic, event["seq"]), trades)
+                    if topic in last:
+                        self.assertEqual(event["prev"], last[topic], topic)
+                    last[topic] = event["seq"]
+                    trades[topic, event["seq"]] = event
+        self.assertGreater(len(trades), 20)
+
+    async def test_whoever_leaves_is_forgotten(self):
+        for _ in range(20):
+            async with connected(service.tls) as client:
+                self.assertEqual((await client.get("/v1/venues"))[0], 200)
+        async with connected(service.tls) as client:
+            async for _ in client.lines("/v1/stream?topics=quote/synthetic/*"):
+                break
+        await asyncio.to_thread(settles, "ticker_edge_quic_connections", 0)
+
+    async def test_drain(self):
+        with Service(sys.argv[1], "--synthetic", "3@20") as other:
+            async with connected(other.tls) as client:
+                text, session = [], await client.webtransport("/v1/wt?topics=quote/synthetic/*")
+                session.open()
+                session.send(b"\n")
+                async for line in client.lines("/v1/stream?topics=quote/synthetic/*"):
+                    text.append(line)
+                    if len(text) == 20:
+                        other.process.send_signal(signal.SIGINT)
+                self.assertTrue(any('"op":"goodbye"' in line and '"retry_ms"' in line for line in text))
+                last = [m async for m in session.objects()]
+                self.assertEqual([m["op"] for m in last[-2:]], ["goodbye", "error"])
+                code, reason = await session.close_code()
+                self.assertEqual((code, reason.split()[0]), (4009, "draining"))
+        self.assertEqual(other.exit_code, 0)
+
+
+def settles(name: str, value: float):
+    """Waits until a metric has that value."""
+    for _ in range(TIMEOUT_S * 10):
+        if (now := metric(name)) == value:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{name} is {now}, not {value}")
+
+
+class WebTransport(unittest.IsolatedAsyncioTestCase):
+    async def test_a_session_on_one_stream(self):
+        async with connected(service.tls) as client:
+            session = await client.webtransport("/v1/wt")
+            self.assertEqual(session.head[":status"], "200")
+            session.open()
+            session.send({"op": "ping", "id": 5})
+            session.send({"op": "subscribe", "id": 6, "topics": ["quote/synthetic/*", "book/synthetic/*"]})
+            ops, kinds = [], []
+            async for message in session.objects():
+                ops.append(message.get("op"))
+                kinds.append(message.get("kind"))
+                if kinds.count("update") >= 40:
+                    break
+            self.assertEqual(ops[0], "welcome")
+            self.assertIn("pong", ops)
+            self.assertIn("subscribed", ops)
+            self.assertTrue(client.datagrams.empty(), "nobody asked for datagrams")
+            session.close()
+            await asyncio.to_thread(settles, "ticker_edge_webtransport_sessions", 0)
+            # The connection lives on.
+            self.assertEqual((await client.get("/v1/venues"))[0], 200)
+
+    async def test_datagrams_are_whole_snapshots(self):
+        async with connected(service.tls) as client:
+            session = await client.webtransport("/v1/wt")
+            session.open()
+            topics = ["quote/synthetic/*", "book-10/synthetic/*"]
+            session.send({"op": "subscribe", "id": 1, "topics": topics, "delivery": "datagram"})
+            session.send({"op": "subscribe", "id": 2, "topics": TRADES})
+            newest, channels = {}, set()
+            for _ in range(300):
+                event = await asyncio.wait_for(session.datagram(), TIMEOUT_S)
+                self.assertEqual((event["kind"], event["prev"]), ("snapshot", 0))
+                self.assertGreaterEqual(event["seq"], newest.get(event["topic"], 0))
+                newest[event["topic"]] = event["seq"]
+                channels.add(event["topic"].split("/")[0])
+            self.assertIn("quote", channels)
+            session.send({"op": "ping", "id": 9})
+            got = []
+            async for message in session.objects():
+                got.append(message)
+                if message.get("op") == "pong":
+                    break
+            updates = {m["topic"].split("/")[0] for m in got if m.get("kind") == "update"}
+            self.assertEqual(updates - {"trade"}, set(), "by the stream come trades, and what is too large for a datagram")
+
+    async def test_what_cannot_be_is_told(self):
+        async with connected(service.tls) as client:
+            for path, status in [("/v1/other", 400), ("/v1/wt?format=xml", 400), ("/v1/wt?topics=quote/synthetic/NO", 404)]:
+                session = await client.webtransport(path)
+                self.assertEqual(session.head[":status"], str(status), path)
+            session = await client.webtransport("/v1/wt")
+            session.open()
+            session.send(b"{nonsense\n")
+            async for message in session.objects():
+                if message.get("op") == "error":
+                    self.assertEqual(message["code"], "bad_request")
+                    break
+            session.send(b"x" * 70_000)
+            last = [m async for m in session.objects()][-1]
+            self.assertEqual((last["op"], last["code"]), ("error", "message_too_large"))
+            code, reason = await session.close_code()
+            self.assertEqual((code, reason.split()[0]), (4007, "message_too_large"))
+
+    async def test_many_connections_one_after_the_other(self):
+        for _ in range(20):
+            async with connected(service.tls) as client:
+                session = await client.webtransport("/v1/wt?topics=quote/synthetic/*")
+                session.open()
+                session.send(b"\n")
+                async for message in session.objects():
+                    if message.get("kind") == "snapshot":
+                        break
+        await asyncio.to_thread(settles, "ticker_edge_webtransport_sessions", 0)
+
+
+class Raw(QuicConnectionProtocol):
+    """QUIC without HTTP."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stream, self.datagrams = b"", []
+        self.news = asyncio.Event()
+        self.closed: ConnectionTerminated | None = None
+
+    def quic_event_received(self, event):
+        if isinstance(event, StreamDataReceived):
+            self.stream += event.data
+        elif isinstance(event, DatagramFrameReceived):
+            self.datagrams.append(event.data)
+        elif isinstance(event, ConnectionTerminated):
+            self.closed = event
+        self.news.set()
+
+    def send(self, data: bytes):
+        self._quic.send_stream_data(0, data)
+        self.transmit()
+
+    async def until(self, done):
+        async with asyncio.timeout(TIMEOUT_S):
+            while not done():
+                self.news.clear()
+                await self.news.wait()
+
+
+def delimited(data: bytes) -> list[bytes]:
+    """Protobuf messages with their length before them, as far as they are whole."""
+    messages, at = [], 0
+    while at < len(data):
+        size = shift = 0
+        while True:
+            if at >= len(data):
+                return messages
+            byte, at = data[at], at + 1
+            size |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                break
+        if at + size > len(data):
+            return messages
+        messages.append(data[at : at + size])
+        at += size
+    return messages
+
+
+class Quic(unittest.IsolatedAsyncioTestCase):
+    async def test_a_session_without_http(self):
+        ask = clients.get_message(service.grpc, "SessionRequest")
+        answer = clients.get_message(service.grpc, "SessionResponse")
+        host, port = service.tls.rsplit(":", 1)
+        configuration = QuicConfiguration(
+            is_client=True, alpn_protocols=["ticker/1"], verify_mode=ssl.CERT_NONE, max_datagram_frame_size=65536
+        )
+        async with quic_connect(host, int(port), configuration=configuration, create_protocol=Raw) as client:
+            request = ask()
+            request.subscribe.id = 1
+            request.subscribe.topics.append("quote/synthetic/*")
+            request.subscribe.delivery = "datagram"
+            encoded = request.SerializeToString()
+            client.send(bytes([len(encoded)]) + encoded)
+            await client.until(lambda: len(client.datagrams) >= 50)
+            for data in client.datagrams:
+                self.assertEqual(answer.FromString(data).event.prev, 0)
+            names = [answer.FromString(m).WhichOneof("message") for m in delimited(client.stream)]
+            self.assertEqual((names[0], names[-1]), ("welcome", "subscribed"))
+            client.send(b"\xff" * 10)
+            await client.until(lambda: client.closed)
+            self.assertEqual((client.closed.error_code, client.closed.reason_phrase.split()[0]), (4007, "message_too_large"))
+
+
+def main() -> int:
+    global service
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    with Service(sys.argv[1], "--synthetic", "10@25") as service:
+        result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(suite)
+    failed = len(result.failures) + len(result.errors)
+    passed = result.testsRun - failed - len(result.skipped)
+    if failed:
+        print(f"the service's last lines:\n{service.text}")
+    print(f"{passed} passed, {failed} failed, {len(result.skipped)} ignored")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main())
