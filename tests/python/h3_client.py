@@ -79,9 +79,10 @@ class Client(QuicConnectionProtocol):
                 *whole, rest = (rest + chunk).split(b"\n")
                 for line in whole:
                     yield line.decode()
-        finally:
+        except GeneratorExit:
             self._quic.stop_stream(queue.stream, 0x10C)
             self.transmit()
+            raise
 
     async def webtransport(self, path: str) -> Session:
         """Opens a session and its stream."""
@@ -106,8 +107,8 @@ class Session:
     def open(self):
         self.stream = self.client.h3.create_webtransport_stream(self.connect_stream)
         # aioquic takes what comes back for frames of HTTP/3 unless it is told.
-        stream = self.client.h3._get_or_create_stream(self.stream)
-        stream.frame_type, stream.session_id = FrameType.WEBTRANSPORT_STREAM, self.connect_stream
+        with self.client.h3._get_or_create_stream(self.stream) as stream:
+            stream.frame_type, stream.session_id = FrameType.WEBTRANSPORT_STREAM, self.connect_stream
 
     def send(self, data: dict | bytes):
         encoded = data if isinstance(data, bytes) else json.dumps(data).encode() + b"\n"

@@ -277,6 +277,7 @@ class Http3(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual([m["op"] for m in last[-2:]], ["goodbye", "error"])
                 code, reason = await session.close_code()
                 self.assertEqual((code, reason.split()[0]), (4009, "draining"))
+            await asyncio.to_thread(other.process.wait, TIMEOUT_S)
         self.assertEqual(other.exit_code, 0)
 
 

@@ -158,6 +158,22 @@ impl Sessions {
     }
 }
 
+/// Counts a session for as long as it lives: its task is dropped where the connection ends.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::gauge!("ticker_edge_webtransport_sessions").increment(1);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!("ticker_edge_webtransport_sessions").decrement(1);
+    }
+}
+
 /// Serves a session from its CONNECT to its end.
 pub(crate) async fn serve(
     request: http::Request<()>,
@@ -179,7 +195,7 @@ pub(crate) async fn serve(
     if stream.send_response(accepted.map(drop)).await.is_err() {
         return sessions.forget(id);
     }
-    metrics::gauge!("ticker_edge_webtransport_sessions").increment(1);
+    let _counted = Counted::new();
     let (mut send, mut receive) = stream.split();
     let mut prefix = Vec::new();
     put_varint(&mut prefix, id / 4);
@@ -205,7 +221,6 @@ pub(crate) async fn serve(
         () = gone.as_mut() => None,
     };
     sessions.forget(id);
-    metrics::gauge!("ticker_edge_webtransport_sessions").decrement(1);
     let told = async {
         if let Some(ended) = &ended {
             send.send_data(close_capsule(ended).into()).await?;
