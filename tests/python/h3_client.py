@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 from contextlib import asynccontextmanager
 
@@ -83,6 +84,16 @@ class Client(QuicConnectionProtocol):
             self._quic.stop_stream(queue.stream, 0x10C)
             self.transmit()
             raise
+
+    async def move(self):
+        """Goes on from another port, as behind a NAT that forgot us, or in another network."""
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        before = self._transport
+        await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
+        before.close()
+        await self.ping()
 
     async def webtransport(self, path: str) -> Session:
         """Opens a session and its stream."""

@@ -17,8 +17,10 @@ import socket
 import ssl
 import struct
 import sys
+import tempfile
 import time
 import unittest
+from datetime import datetime, timedelta, timezone
 
 import h2.config
 import h2.connection
@@ -28,6 +30,9 @@ from aioquic.asyncio.client import connect as quic_connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, DatagramFrameReceived, StreamDataReceived
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.sync.client import connect as websocket_connect
 
 import clients
@@ -189,6 +194,55 @@ class Tls(unittest.TestCase):
                 self.assertTrue(session.body.endswith(b"\x88\x02" + struct.pack(">H", 1000)), session.body[-20:])
 
 
+class Files(unittest.TestCase):
+    """Certificates from files."""
+
+    def write(self, folder: str) -> bytes:
+        """Writes a key and a certificate for it; gives the certificate."""
+        key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        made = builder.not_valid_before(now).not_valid_after(now + timedelta(days=90)).sign(key, hashes.SHA256())
+        pem = serialization.Encoding.PEM
+        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        for file, content in (("tls.key", private), ("tls.crt", made.public_bytes(pem))):
+            with open(f"{folder}/{file}", "wb") as out:
+                out.write(content)
+        return made.public_bytes(serialization.Encoding.DER)
+
+    def served(self, address: str) -> bytes:
+        host, port = address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as plain:
+            return unverified().wrap_socket(plain).getpeercert(binary_form=True)
+
+    def test_a_new_certificate_is_served_and_nobody_is_dropped(self):
+        with tempfile.TemporaryDirectory() as folder:
+            first = self.write(folder)
+            with open(f"{folder}/ticker.toml", "w") as toml:
+                toml.write(f'[edge]\ntls_certificate = "{folder}/tls.crt"\ntls_key = "{folder}/tls.key"\n')
+            with Service(sys.argv[1], "--synthetic", "3@20", "--config", f"{folder}/ticker.toml") as other:
+                self.assertEqual(self.served(other.tls), first)
+                url = f"wss://{other.tls}/v1/ws?topics=quote/synthetic/*"
+                with websocket_connect(url, ssl=unverified(), proxy=None) as session:
+                    second = self.write(folder)
+                    other.process.send_signal(signal.SIGHUP)
+                    self.until(lambda: self.served(other.tls) == second)
+                    with open(f"{folder}/tls.crt", "w") as broken:
+                        broken.write("nothing")
+                    other.process.send_signal(signal.SIGHUP)
+                    for _ in range(50):
+                        session.recv(TIMEOUT_S)
+                    self.assertEqual(self.served(other.tls), second)
+                told = clients.get(other.http, "/v1/certificate-hashes")[2]
+                self.assertEqual(told["hashes"], [], "a browser looks at it as at any other")
+            self.assertEqual(other.exit_code, 0)
+
+    def until(self, done):
+        deadline = time.monotonic() + TIMEOUT_S
+        while not done():
+            self.assertLess(time.monotonic(), deadline)
+
+
 def masked(opcode: int, payload: bytes) -> bytes:
     mask = os.urandom(4)
     assert len(payload) < 126
@@ -261,6 +315,18 @@ class Http3(unittest.IsolatedAsyncioTestCase):
             async for _ in client.lines("/v1/stream?topics=quote/synthetic/*"):
                 break
         await asyncio.to_thread(settles, "ticker_edge_quic_connections", 0)
+
+    async def test_a_connection_survives_another_address(self):
+        async with connected(service.tls) as client:
+            places = []
+            async for line in client.lines("/v1/stream?topics=trade/synthetic/*", accept="application/x-ndjson"):
+                if '"kind":"update"' in line:
+                    places.append(json.loads(line)["seq"])
+                if len(places) == 10:
+                    await client.move()
+                if len(places) == 40:
+                    break
+            self.assertEqual(places, sorted(set(places)))
 
     async def test_drain(self):
         with Service(sys.argv[1], "--synthetic", "3@20") as other:
