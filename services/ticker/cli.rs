@@ -188,6 +188,9 @@ pub(crate) struct Tail {
     /// The gRPC address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     pub(crate) grpc: String,
+    /// The edge's TLS and QUIC address
+    #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:8443")]
+    pub(crate) quic: String,
     /// Sent as Authorization: Bearer
     #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
@@ -250,11 +253,11 @@ pub(crate) enum Transport {
     Grpc,
     /// gRPC, a session
     GrpcSession,
-    /// HTTP/3 (comes later)
+    /// One JSON object a line, over HTTP/3
     H3,
-    /// WebTransport (comes later)
+    /// WebTransport
     Wt,
-    /// QUIC (comes later)
+    /// QUIC without HTTP, Protobuf
     Quic,
     /// WebRTC (comes later)
     Rtc,

@@ -47,7 +47,9 @@ impl Banner<'_> {
         row("page", paint.cyan(&format!("http://{}/", self.http)), "")?;
         row("readers", paint.cyan(&format!("http://{}/v1/", self.http)), "  ws, stream (SSE, NDJSON), poll, snapshot")?;
         match (self.tls, self.tls_is_taken) {
-            (Some(tls), _) => row("TLS", paint.cyan(&format!("https://{tls}/")), "  the same over TLS: HTTP/1.1, 2, 3; WebTransport")?,
+            (Some(tls), _) => {
+                row("TLS", paint.cyan(&format!("https://{tls}/")), "  the same over TLS: HTTP/1.1, 2, 3; WebTransport")?
+            }
             (None, Some(taken)) => {
                 row("TLS", format!("off: {taken} is in use"), "  --tls-listen ADDR chooses another")?;
             }

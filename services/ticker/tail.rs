@@ -27,14 +27,18 @@ pub(crate) async fn run(args: Tail) -> anyhow::Result<ExitCode> {
         Transport::Poll => Over::Poll,
         Transport::Grpc => Over::Grpc,
         Transport::GrpcSession => Over::GrpcSession,
-        Transport::H3 | Transport::Wt | Transport::Quic | Transport::Rtc => {
-            return Ok(not_implemented("this transport", "use --over ws, sse, poll or grpc"));
+        Transport::H3 => Over::H3,
+        Transport::Wt => Over::WebTransport,
+        Transport::Quic => Over::Quic,
+        Transport::Rtc => {
+            return Ok(not_implemented("this transport", "use --over ws, sse, poll, grpc, h3, wt or quic"));
         }
     };
     let options = Options {
         over,
         http: args.url.clone(),
         grpc: args.grpc.clone(),
+        quic: args.quic.clone(),
         token: args.token.clone(),
         resume: if args.no_resume { Resume::Never } else { RESUME },
         ..Options::default()

@@ -213,7 +213,7 @@ async fn every_transport(path: PathBuf, venue: &'static str) -> Result<(), Strin
     rig.replay(path);
     // Instruments are known to readers once they have appeared.
     let mut first: Option<Vec<(String, u64)>> = None;
-    for over in [Over::Ws, Over::WsProtobuf, Over::Sse, Over::Ndjson, Over::Poll, Over::Grpc, Over::GrpcSession] {
+    for over in Over::ALL {
         let mut received = Received::expecting(&expected, venue);
         read(&rig, over, everything(venue), expected.len(), usize::MAX, &mut received).await?;
         received.check(venue, &expected).map_err(|e| format!("{over}: {e}"))?;
@@ -246,7 +246,9 @@ async fn changing_transports(path: PathBuf, venue: &'static str) -> Result<(), S
     let mut subscription = everything(venue);
     let total: usize = expected.values().map(|e| e.trades.len() + e.sums.len()).sum();
     let stretch = (total / 12).clamp(1, 2_000);
-    for over in [Over::Ws, Over::Sse, Over::Poll, Over::Grpc].into_iter().cycle() {
+    for over in
+        [Over::Ws, Over::H3, Over::Sse, Over::WebTransport, Over::Poll, Over::Quic, Over::Grpc].into_iter().cycle()
+    {
         if received.ended.len() >= expected.len() {
             break;
         }

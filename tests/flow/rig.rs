@@ -21,6 +21,8 @@ pub(crate) struct Rig {
     pub(crate) http: String,
     /// URL of the fanout's gRPC.
     pub(crate) grpc: String,
+    /// URL of the edge's TLS and QUIC port.
+    pub(crate) quic: String,
     health: Health,
     edge: Option<Edge>,
 }
@@ -36,10 +38,12 @@ impl Rig {
         let grpc = format!("http://{}", listener.local_addr().expect("bound"));
         tokio::spawn(fanout.clone().maintain());
         tokio::spawn(async move { fanout.serve_listener(listener).await });
-        let config = ticker_edge::Config { listen: FREE, shards: 2, ..edge_config };
+        let config = ticker_edge::Config { listen: FREE, tls_listen: Some(FREE), shards: 2, ..edge_config };
         let channel = ticker_edge::connect(&grpc).expect("a URL");
         let edge = Edge::start(&config, channel, &health, &drain).expect("it starts");
-        let rig = Self { http: format!("http://{}", edge.local_addr()), grpc, drain, health, edge: Some(edge) };
+        let quic = format!("https://{}", edge.tls_addr().expect("configured"));
+        let http = format!("http://{}", edge.local_addr());
+        let rig = Self { http, grpc, quic, drain, health, edge: Some(edge) };
         rig.ready().await;
         rig
     }
@@ -72,7 +76,14 @@ impl Rig {
 
     /// How to reach this rig over a transport.
     pub(crate) fn options(&self, over: Over) -> Options {
-        Options { over, http: self.http.clone(), grpc: self.grpc.clone(), poll_wait_s: 5, ..Options::default() }
+        Options {
+            over,
+            http: self.http.clone(),
+            grpc: self.grpc.clone(),
+            quic: self.quic.clone(),
+            poll_wait_s: 5,
+            ..Options::default()
+        }
     }
 
     /// Drains everything, and waits until the edge has.

@@ -13,7 +13,7 @@
 //! - [`board`]: the state that a reader rebuilds from the messages, and the checker of the service's promises;
 //! - [`error`]: what can go wrong.
 //!
-//! Deliberately absent: TLS (it comes with the service's own), HTTP/3, WebTransport, QUIC and WebRTC.
+//! Deliberately absent: TLS over TCP, datagrams, WebRTC.
 
 pub mod board;
 mod cursor;
@@ -23,6 +23,7 @@ pub mod http;
 mod lines;
 pub mod options;
 mod poll;
+mod quic;
 pub mod reader;
 mod transport;
 mod ws;

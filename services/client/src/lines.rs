@@ -80,7 +80,7 @@ impl Block {
 
 /// Cuts bytes into lines, and lines into events, wherever the bytes were cut on their way.
 #[derive(Default)]
-struct Parser {
+pub(crate) struct Parser {
     bytes: Vec<u8>,
     /// Up to here the bytes are used up.
     start: usize,
@@ -92,7 +92,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn push(&mut self, data: &Bytes) {
+    pub(crate) fn push(&mut self, data: &Bytes) {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.searched -= self.start;
@@ -101,7 +101,7 @@ impl Parser {
         self.bytes.extend_from_slice(data);
     }
 
-    fn line(&mut self) -> Result<Option<String>, Error> {
+    pub(crate) fn line(&mut self) -> Result<Option<String>, Error> {
         let Some(at) = self.bytes[self.searched..].iter().position(|b| *b == b'\n') else {
             self.searched = self.bytes.len();
             if self.bytes.len() - self.start > LINE_BYTES_MAX {

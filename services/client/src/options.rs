@@ -29,12 +29,28 @@ pub enum Over {
     Grpc,
     /// gRPC `Session`.
     GrpcSession,
+    /// One JSON object a line, over HTTP/3.
+    H3,
+    /// WebTransport, JSON.
+    WebTransport,
+    /// QUIC without HTTP, Protobuf.
+    Quic,
 }
 
 impl Over {
     /// Every way.
-    pub const ALL: [Over; 7] =
-        [Over::Ws, Over::WsProtobuf, Over::Sse, Over::Ndjson, Over::Poll, Over::Grpc, Over::GrpcSession];
+    pub const ALL: [Over; 10] = [
+        Over::Ws,
+        Over::WsProtobuf,
+        Over::Sse,
+        Over::Ndjson,
+        Over::Poll,
+        Over::Grpc,
+        Over::GrpcSession,
+        Over::H3,
+        Over::WebTransport,
+        Over::Quic,
+    ];
 
     /// Its name on a command line.
     pub const fn as_str(self) -> &'static str {
@@ -46,12 +62,15 @@ impl Over {
             Over::Poll => "poll",
             Over::Grpc => "grpc",
             Over::GrpcSession => "grpc-session",
+            Over::H3 => "h3",
+            Over::WebTransport => "wt",
+            Over::Quic => "quic",
         }
     }
 
     /// Can subscriptions change while it runs ([`crate::Reader::send`])?
     pub const fn is_duplex(self) -> bool {
-        matches!(self, Over::Ws | Over::WsProtobuf | Over::GrpcSession)
+        matches!(self, Over::Ws | Over::WsProtobuf | Over::GrpcSession | Over::WebTransport | Over::Quic)
     }
 }
 
@@ -96,6 +115,9 @@ pub struct Options {
     pub http: String,
     /// URL of the gRPC port, such as `http://127.0.0.1:50051`.
     pub grpc: String,
+    /// URL of the edge's TLS and QUIC port, such as `https://127.0.0.1:8443`. A certificate for development is trusted if
+    /// [`Options::http`] tells its hash.
+    pub quic: String,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
     /// HTTP/2 with prior knowledge for server-sent events, NDJSON and polls; otherwise HTTP/1.1.
@@ -114,6 +136,7 @@ impl Default for Options {
             over: Over::Ws,
             http: "http://127.0.0.1:8080".to_owned(),
             grpc: "http://127.0.0.1:50051".to_owned(),
+            quic: "https://127.0.0.1:8443".to_owned(),
             token: None,
             http2: false,
             resume: Resume::Never,

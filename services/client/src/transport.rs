@@ -4,7 +4,7 @@ use ticker_proto::{Message, Request};
 
 use crate::error::Error;
 use crate::options::{Options, Over, Subscription};
-use crate::{grpc, lines, poll, ws};
+use crate::{grpc, lines, poll, quic, ws};
 
 /// The id of the subscription that a reader begins with.
 pub(crate) const FIRST_ID: u64 = 1;
@@ -28,6 +28,7 @@ pub(crate) enum Transport {
     Lines(Box<lines::Lines>),
     Poll(Box<poll::Poll>),
     Grpc(Box<grpc::Grpc>),
+    Quic(Box<quic::Quic>),
 }
 
 impl Transport {
@@ -38,6 +39,9 @@ impl Transport {
             Over::Sse | Over::Ndjson => Transport::Lines(Box::new(lines::Lines::open(options, subscription).await?)),
             Over::Poll => Transport::Poll(Box::new(poll::Poll::open(options, subscription).await?)),
             Over::Grpc | Over::GrpcSession => Transport::Grpc(Box::new(grpc::Grpc::open(options, subscription).await?)),
+            Over::H3 | Over::WebTransport | Over::Quic => {
+                Transport::Quic(Box::new(quic::Quic::open(options, subscription).await?))
+            }
         })
     }
 
@@ -48,6 +52,7 @@ impl Transport {
             Transport::Lines(lines) => lines.next().await,
             Transport::Poll(poll) => poll.next().await,
             Transport::Grpc(grpc) => grpc.next().await,
+            Transport::Quic(quic) => quic.next().await,
         }
     }
 
@@ -56,6 +61,7 @@ impl Transport {
         match self {
             Transport::Ws(ws) => ws.send(request).await,
             Transport::Grpc(grpc) => grpc.send(request).await,
+            Transport::Quic(quic) => quic.send(request).await,
             Transport::Lines(_) | Transport::Poll(_) => {
                 Err(Error::Options("this transport has no back channel: connect again with the cursor".into()))
             }

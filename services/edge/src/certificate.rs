@@ -149,7 +149,9 @@ impl Certificates {
     /// Keeps them fresh until the drain: every few seconds, and at SIGHUP.
     pub(crate) async fn keep_fresh(self: Arc<Self>, drain: Drain) {
         let mut every = tokio::time::interval(REFRESH);
-        let mut hangup = hangups();
+        // Without files a hangup means what it always does: the terminal is gone, and the program ends.
+        let from_files = matches!(&*self.0.read().unwrap_or_else(PoisonError::into_inner), Source::Files(_));
+        let mut hangup = Hangups::new(from_files);
         loop {
             tokio::select! {
                 () = drain.started() => return,
@@ -294,14 +296,18 @@ struct Hangups {
     signal: Option<tokio::signal::unix::Signal>,
 }
 
-fn hangups() -> Hangups {
-    Hangups {
-        #[cfg(unix)]
-        signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok(),
-    }
-}
-
 impl Hangups {
+    #[cfg(unix)]
+    fn new(wanted: bool) -> Self {
+        let signal = || tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
+        Self { signal: wanted.then(signal).flatten() }
+    }
+
+    #[cfg(not(unix))]
+    fn new(_: bool) -> Self {
+        Self {}
+    }
+
     async fn next(&mut self) {
         #[cfg(unix)]
         if let Some(signal) = &mut self.signal
