@@ -230,7 +230,8 @@ async fn lines(options: &Options, connection: &Connection, subscription: &Subscr
     let request = ::http::Request::get(url).header("accept", "application/x-ndjson");
     let mut http = http(connection).await?;
     let mut body = ask(&mut http, request, options).await?;
-    body.finish().await.map_err(|e| Error::lost(&e))?;
+    // A server that needs nothing more of the request may say so before its end is out: that is no error (RFC 9114 §4.1).
+    let _ = body.finish().await;
     expect_ok(&mut body).await?;
     Ok(Way::Lines { _http: http, body, parser: Parser::default() })
 }

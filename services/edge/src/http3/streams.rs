@@ -265,6 +265,14 @@ impl quic::RecvStream for Receive {
     }
 }
 
+impl Drop for Receive {
+    fn drop(&mut self) {
+        // Whoever still sends may stop: that its answer comes without the rest is no error (RFC 9114 §4.1). Where all has
+        // been read there is nothing to say.
+        let _ = self.stream.stop(error_code(Code::H3_NO_ERROR.value()));
+    }
+}
+
 /// A stream, or the half of one, that the server sends on.
 pub(crate) struct Send {
     stream: quinn::SendStream,
