@@ -524,7 +524,7 @@ mod tests {
     fn fields_are_left_out_of_protobuf_too() {
         let fields = Fields::of(&["bid", "recv"]).expect("names");
         let frame = Frame::new(quote(), "e".into());
-        let bytes = frame.narrowed(Form::Protobuf, fields).bytes;
+        let bytes = frame.narrowed(Form::Protobuf, fields).expect("less").bytes;
         let wire = v1::SessionResponse::decode(bytes).expect("protobuf");
         let Some(v1::session_response::Message::Event(event)) = &wire.message else { panic!("an event") };
         let Some(v1::event::Data::Quote(q)) = &event.data else { panic!("a quote") };

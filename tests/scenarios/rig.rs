@@ -44,7 +44,13 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             // One shard: whatever one reader does to it, it does to all.
-            edge: ticker_edge::Config { listen: FREE, shards: 1, heartbeat_ms: HEARTBEAT_MS, ..Default::default() },
+            edge: ticker_edge::Config {
+                listen: FREE,
+                tls_listen: Some(FREE),
+                shards: 1,
+                heartbeat_ms: HEARTBEAT_MS,
+                ..Default::default()
+            },
             fanout: ticker_fanout::Config {
                 backlog_events_max: 1_024,
                 heartbeat_ms: HEARTBEAT_MS,
@@ -87,6 +93,7 @@ pub(crate) struct Stage {
 /// A running edge.
 pub(crate) struct RunningEdge {
     pub(crate) http: String,
+    quic: String,
     drain: Drain,
     edge: Edge,
 }
@@ -102,7 +109,8 @@ impl RunningEdge {
             }
         };
         bounded("an edge is ready", ready).await;
-        Self { http: format!("http://{}", edge.local_addr()), drain, edge }
+        let tls = edge.tls_addr().expect("configured");
+        Self { http: format!("http://{}", edge.local_addr()), quic: format!("https://{tls}"), drain, edge }
     }
 
     async fn stop(self) {
@@ -151,7 +159,8 @@ impl Stage {
         };
         let (over, http2) = (transport.over, transport.http2);
         // Longer than any trial waits for an event, but for those that wait for the answer without one.
-        Options { over, http: self.edge.http.clone(), grpc, http2, poll_wait_s: 5, ..Options::default() }
+        let (http, quic) = (self.edge.http.clone(), self.edge.quic.clone());
+        Options { over, http, grpc, quic, http2, poll_wait_s: 5, ..Options::default() }
     }
 
     /// A reader over this trial's transport.

@@ -35,6 +35,9 @@ pub(crate) const TRANSPORTS: &[Transport] = &[
     Transport { name: "poll-h2", over: Over::Poll, at: At::Edge, http2: true },
     Transport { name: "grpc-edge", over: Over::Grpc, at: At::Edge, http2: true },
     Transport { name: "grpc-session-edge", over: Over::GrpcSession, at: At::Edge, http2: true },
+    Transport { name: "h3", over: Over::H3, at: At::Edge, http2: false },
+    Transport { name: "wt", over: Over::WebTransport, at: At::Edge, http2: false },
+    Transport { name: "quic", over: Over::Quic, at: At::Edge, http2: false },
     Transport { name: "grpc-fanout", over: Over::Grpc, at: At::Fanout, http2: true },
     Transport { name: "grpc-session-fanout", over: Over::GrpcSession, at: At::Fanout, http2: true },
 ];
@@ -61,10 +64,15 @@ impl Transport {
         self.over == Over::Poll
     }
 
+    /// Is it QUIC below, whose packets no valve can hold?
+    pub(crate) fn is_quic(&self) -> bool {
+        matches!(self.over, Over::H3 | Over::WebTransport | Over::Quic)
+    }
+
     pub(crate) fn form(&self) -> Form {
         match self.over {
-            Over::Ws | Over::WsProtobuf | Over::GrpcSession => Form::Notice,
-            Over::Sse | Over::Ndjson | Over::Poll => Form::Problem,
+            Over::Ws | Over::WsProtobuf | Over::GrpcSession | Over::WebTransport | Over::Quic => Form::Notice,
+            Over::Sse | Over::Ndjson | Over::Poll | Over::H3 => Form::Problem,
             Over::Grpc => Form::Status,
         }
     }
@@ -75,6 +83,7 @@ pub(crate) async fn refused(stage: &Stage, subscription: Subscription, code: Cod
     let what = format!("{subscription:?}");
     let told = match stage.transport.form() {
         Form::Notice => told_by_notice(stage, subscription).await,
+        Form::Problem if stage.transport.is_quic() => told_by_client(stage, subscription).await,
         Form::Problem => told_by_problem(stage, &subscription, code).await,
         Form::Status => told_by_status(stage, &subscription, code).await,
     };
@@ -116,6 +125,15 @@ async fn told_by_problem(stage: &Stage, subscription: &Subscription, code: Code)
     assert_eq!(problem["type"], format!("urn:ticker:error:{}", code.as_str()));
     let named = problem["code"].as_str().and_then(Code::from_name).expect("a code of the contract");
     (named, problem["detail"].as_str().expect("a detail").to_owned())
+}
+
+/// As the client that has read the problem details says.
+async fn told_by_client(stage: &Stage, subscription: Subscription) -> (Code, String) {
+    match bounded("an answer", connect(stage.options(), subscription)).await {
+        Err(Error::Refused { code, message, .. }) => (code, message),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was accepted"),
+    }
 }
 
 async fn told_by_status(stage: &Stage, subscription: &Subscription, code: Code) -> (Code, String) {

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Code, Encoded, Form};
-use ticker_session::Closing;
 use ticker_session::catalogue::Refusal;
+use ticker_session::{Closing, Ending};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, PipeState, ShardHandle};

@@ -197,13 +197,7 @@ impl TopicState {
 
     /// The newest value as a whole: a snapshot, or `invalid`; `None` where nothing has happened yet.
     pub(crate) fn whole(&mut self) -> Option<Arc<Frame>> {
-        let (frame, place) = self.beginning()?;
-        if place == self.end() {
-            return Some(frame);
-        }
-        // A book's last snapshot serves whoever gets the updates after it; here there are none.
-        self.book_snapshot = None;
-        self.beginning().map(|(frame, _)| frame)
+        self.beginning(u64::MAX).map(|(frame, _)| frame)
     }
 
     /// For a reader at `place`, before the end: one event that brings it on, and the ordinal that follows it.
