@@ -6,8 +6,8 @@
 //!
 //! Layout: one file a venue ([`binance`], [`bitfinex`], [`bitmex`], [`bitstamp`], [`bybit`], [`coinbase`],
 //! [`coinbase_exchange`], [`deribit`], [`gateio`], [`gemini`], [`kraken`], [`kucoin`], [`okx`]; their wire forms beside
-//! them); [`synthetic`], a simulated market; [`recording`], the format of raw recordings; [`keeper`], what every adapter
-//! keeps of an instrument: its book, the quote that follows from it, its status; [`depth`], differences and the snapshot
+//! them); [`synthetic`], a simulated market; [`recording`], the format of raw recordings; [`stand_in`], a venue's side of its
+//! protocol; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows from it, its status; [`depth`], differences and the snapshot
 //! that they continue; [`resync`], when to ask for a book again; [`trades`], which trades were seen; [`symbols`], names
 //! that need splitting; [`split`], several markets in one recording.
 //!
@@ -43,6 +43,7 @@ mod rig;
 mod roster;
 mod sequence;
 pub mod split;
+pub mod stand_in;
 pub mod symbols;
 pub mod synthetic;
 pub mod table;

@@ -1,7 +1,8 @@
 //! Whatever bytes come, no decoder panics, and no book is told crossed. Runs for a moment as an ordinary test, and as
 //! long as one likes under `cargo bolero`.
 
-use ticker_feeds::recording::{Line, Player};
+use ticker_feeds::recording::{Line, Payload, Player};
+use ticker_feeds::stand_in::{Session, StandIn};
 use ticker_feeds::{Conn, Out, adapter};
 use ticker_market::{Book, Channel, Data, Kind, Time};
 
@@ -285,12 +286,86 @@ fn recording() {
             line.write(&mut text);
             assert_eq!(Line::parse(&text).expect("what was written is read"), line);
         }
-        let line =
-            Line::Recv { ts: None, conn: "ws".into(), data: ticker_feeds::recording::Payload::Binary(bytes.into()) };
+        let line = Line::Recv { ts: None, conn: "ws".into(), data: Payload::Binary(bytes.into()) };
         let mut text = Vec::new();
         line.write(&mut text);
         let line = Line::parse(&text).expect("what was written is read");
         let mut player = Player::new(adapter("kraken", &[]).expect("a venue of ours"));
         player.feed(&line, Time(0), &mut Out::default()).expect("one connection");
     });
+}
+
+/// What readers ask of a stand-in: good requests, so that bytes have something to disturb.
+const ASKED: [&str; 8] = [
+    r#"{"method":"subscribe","params":{"channel":"book","symbol":["BTC/USD","ETH/USD"]},"req_id":7}"#,
+    r#"{"method":"unsubscribe","params":{"channel":"book","symbol":["BTC/USD"]}}"#,
+    r#"{"method":"subscribe","params":{"channel":"instrument"}}"#,
+    r#"{"type":"subscribe","product_ids":["BTC-USD"],"channel":"level2"}"#,
+    r#"{"type":"unsubscribe","product_ids":["BTC-USD"],"channel":"level2"}"#,
+    r#"{"method":"SUBSCRIBE","params":["btcusdt@depth@100ms","btcusdt@trade"],"id":1}"#,
+    r#"{"method":"UNSUBSCRIBE","params":["@","btcusdt@depth"],"id":null}"#,
+    r#"{"op":"subscribe","args":["x"]}"#,
+];
+
+/// Does to a stand-in what the bytes say, as [`drive`] does to an adapter.
+fn stand_in(venue: &str, fixtures: &[&str], bytes: &[u8]) {
+    let frames: Vec<&str> = fixtures.iter().flat_map(|f| f.lines()).collect();
+    let faults = ["corrupt:1/9", "alter:1/9", "reorder:1/9", "double:1/9", "drop:1/9"];
+    let faults = faults.iter().map(|text| text.parse().expect("a fault")).collect();
+    let mut stand_in = StandIn::new(venue, faults, 1);
+    let mut said = Vec::new();
+    let recv = |data: &[u8]| {
+        let data = String::from_utf8_lossy(data).into_owned();
+        Line::Recv { ts: None, conn: "ws".into(), data: Payload::Text(data.into()) }
+    };
+    for (next, operation) in bytes.chunks(2).enumerate() {
+        let (code, argument) = (operation[0], usize::from(*operation.get(1).unwrap_or(&0)));
+        let session = Session((argument % 3) as u32);
+        let frame = frames[(next + argument) % frames.len()].as_bytes();
+        match code {
+            0..60 => stand_in.line(&recv(frame), &mut said),
+            60..90 => {
+                let (url, data) = (URLS[argument % URLS.len()], String::from_utf8_lossy(frame));
+                stand_in.line(
+                    &Line::Http { ts: None, conn: "h".into(), url: url.into(), data: Payload::Text(data) },
+                    &mut said,
+                );
+            }
+            90..110 => stand_in.line(&recv(&frame[..frame.len() * usize::from(code - 90) / 20]), &mut said),
+            110..120 => stand_in.line(&recv(bytes), &mut said),
+            120..140 => stand_in.look(&recv(frame)),
+            140..160 => stand_in.opened(session, URLS[argument % URLS.len()], &mut said),
+            160..200 => stand_in.heard(session, ASKED[argument % ASKED.len()].as_bytes(), &mut said),
+            200..210 => stand_in.heard(session, bytes, &mut said),
+            210..230 => stand_in.asked(next as u64, URLS[argument % URLS.len()], &mut said),
+            230..240 => stand_in.closed(session),
+            240..245 => stand_in.begun_again(),
+            _ => _ = stand_in.is_wanted(),
+        }
+        // One line becomes at most a few messages for each session.
+        assert!(said.len() <= 64, "{} messages", said.len());
+        said.clear();
+    }
+}
+
+#[test]
+fn stand_ins() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        stand_in("kraken", &KRAKEN, bytes);
+        stand_in("coinbase", &COINBASE, bytes);
+        stand_in("binance", &BINANCE, bytes);
+        stand_in("okx", &OKX, bytes);
+    });
+}
+
+#[test]
+fn long_sessions_with_stand_ins() {
+    for (venue, fixtures) in VENUES {
+        for seed in 0..SESSIONS {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let operations: Vec<u8> = (0..2 * OPERATIONS).map(|_| rng.u8(..)).collect();
+            let run = std::panic::catch_unwind(|| stand_in(venue, fixtures, &operations));
+            assert!(run.is_ok(), "{venue}, seed {seed}");
+        }
+    }
 }

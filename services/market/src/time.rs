@@ -43,6 +43,15 @@ impl Time {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// As RFC 3339 in UTC with nanoseconds (`2026-08-09T21:05:49.020073000Z`): what [`Time::parse_rfc3339`] reads.
+    pub fn to_rfc3339(self) -> String {
+        let (seconds, nanos) = (self.0.div_euclid(1_000_000_000), self.0.rem_euclid(1_000_000_000));
+        let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = civil_from_days(days);
+        let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    }
+
     /// Parses RFC 3339 in UTC (`2026-08-09T21:05:49.020073Z`), with 0 to 9 digits of a second's fraction; what is
     /// beyond nanoseconds is cut off. Numeric offsets are not accepted: no venue here sends them.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
@@ -76,6 +85,17 @@ impl Time {
     }
 }
 
+/// Year, month and day of a number of days since 1970-01-01 (as [`days_from_civil`]).
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let (era, doe) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    (era * 400 + yoe + i64::from(month <= 2), month, day)
+}
+
 /// Days since 1970-01-01 of a date in the proleptic Gregorian calendar (Howard Hinnant, "chrono-Compatible Low-Level
 /// Date Algorithms").
 const fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
@@ -99,6 +119,14 @@ mod tests {
         for bad in ["", "2026-08-09", "2026-13-09T21:05:49Z", "2026-08-09T21:05:49", "2026-08-09T21:05:49.1+01:00"] {
             assert_eq!(Time::parse_rfc3339(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn rfc3339_is_written_as_it_is_read() {
+        for nanos in [0, 951_782_400_000_000_001, 1_786_309_549_051_219_529, -1, 4_102_444_799_999_999_999] {
+            assert_eq!(Time::parse_rfc3339(&Time(nanos).to_rfc3339()), Some(Time(nanos)));
+        }
+        assert_eq!(Time(1_786_309_549_051_219_529).to_rfc3339(), "2026-08-09T21:05:49.051219529Z");
     }
 
     #[test]

@@ -1,0 +1,220 @@
+//! A venue's side of its protocol, so that ingest is tested over a socket as it runs live: whoever subscribes gets the
+//! frames of a recording (or of the synthetic market), acknowledged, numbered and answered as the venue would. Without
+//! I/O: the owner of the sockets says what happened, and does what it is told ([`Said`]).
+//!
+//! For Kraken v2, Coinbase Advanced and Binance spot there is a dialect each: it keeps what the books hold at this place
+//! of the recording, so that a snapshot can be had at any time. Frames and levels are the recorded ones, digit for digit;
+//! what the venue makes for each connection (acknowledgements, `sequence_num`) is made anew. Any other venue is played
+//! verbatim to whoever subscribes, from its beginning with each subscription that finds nobody listening.
+//!
+//! Faults are injected on purpose ([`faults`]): a real recording holds none.
+
+mod binance;
+mod coinbase;
+pub mod faults;
+mod kraken;
+mod mirror;
+mod verbatim;
+
+use std::collections::BTreeMap;
+
+use ticker_market::Instrument;
+
+use self::faults::{Faults, Injection, InjectionKind};
+use crate::Update;
+use crate::recording::{Line, Payload};
+
+/// Sessions at a time, at most; more are refused.
+pub const SESSIONS_MAX: usize = 256;
+
+/// Subscriptions of one session, at most; more are left out.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+
+/// Answers of a recording that are kept, in bytes.
+pub const BODIES_BYTES_MAX: usize = 256 << 20;
+
+/// REST requests that wait for a snapshot, at most.
+pub const WAITING_MAX: usize = 1_000;
+
+/// Names a connection of somebody who reads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Session(pub u32);
+
+/// What the owner of the sockets is to do, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// Send this text frame.
+    Text(Session, String),
+    /// Send this binary frame.
+    Binary(Session, Vec<u8>),
+    /// Answer that request.
+    Answer {
+        /// As it was given to [`StandIn::asked`].
+        request: u64,
+        /// HTTP status.
+        status: u16,
+        /// The body, JSON.
+        body: String,
+    },
+    /// Send nothing more on this connection, pings included, and keep it open.
+    Stall(Session),
+    /// Close this connection without a word.
+    Close(Session),
+    /// Play the recording from its beginning.
+    Rewind,
+}
+
+/// A stand-in for one venue.
+pub struct StandIn {
+    dialect: Box<dyn Dialect>,
+    faults: Faults,
+    bodies: BTreeMap<String, String>,
+    bodies_bytes: usize,
+}
+
+/// One venue's way of speaking.
+trait Dialect: Send {
+    /// A line of what will be played, told before anything is: what there is to subscribe to.
+    fn look(&mut self, line: &Line<'_>);
+    fn opened(&mut self, session: Session, url: &str, said: &mut Vec<Said>);
+    fn heard(&mut self, session: Session, text: &str, said: &mut Vec<Said>);
+    fn closed(&mut self, session: Session);
+    /// Plays a frame. False where it carries no market data: such frames are neither counted nor spoilt.
+    fn recv(&mut self, data: &Payload<'_>, said: &mut Vec<Said>) -> bool;
+    /// Takes in a REST answer of the recording.
+    fn http(&mut self, _url: &str, _body: &str, _said: &mut Vec<Said>) {}
+    /// True if the request was answered, or will be.
+    fn asked(&mut self, _request: u64, _path: &str, _said: &mut Vec<Said>) -> bool {
+        false
+    }
+    /// Is somebody there to play to?
+    fn is_wanted(&self) -> bool;
+    /// What is played begins anew.
+    fn begun_again(&mut self);
+    /// Something that the synthetic market told, as the venue would say it.
+    fn tell(&mut self, _update: &Update, _instrument: &Instrument, _lines: &mut Vec<Line<'static>>) {}
+}
+
+impl StandIn {
+    /// For the venue of that name, as in topics or as recordings name it.
+    pub fn new(venue: &str, injections: Vec<Injection>, seed: u64) -> Self {
+        let dialect: Box<dyn Dialect> = match venue {
+            "kraken" | "kraken-v2" => Box::new(kraken::Kraken::default()),
+            "coinbase" | "coinbase-advanced" => Box::new(coinbase::Coinbase::default()),
+            "binance" | "binance-spot" => Box::new(binance::Binance::default()),
+            _ => Box::new(verbatim::Verbatim::default()),
+        };
+        Self { dialect, faults: Faults::new(injections, seed), bodies: BTreeMap::new(), bodies_bytes: 0 }
+    }
+
+    /// The venues that the synthetic market can be played as.
+    pub const SYNTHETIC: [&'static str; 3] = ["binance", "coinbase", "kraken"];
+
+    /// A line of what will be played, told before anything is.
+    pub fn look(&mut self, line: &Line<'_>) {
+        if let Line::Http { url, data: Payload::Text(body), .. } = line
+            && self.bodies_bytes + body.len() <= BODIES_BYTES_MAX
+        {
+            let path = path_of(url);
+            // The first of each path, and of the path without its query.
+            for key in [path, path.split('?').next().unwrap_or(path)] {
+                if !self.bodies.contains_key(key) {
+                    self.bodies_bytes += body.len();
+                    self.bodies.insert(key.to_owned(), body.clone().into_owned());
+                }
+            }
+        }
+        self.dialect.look(line);
+    }
+
+    /// A connection was made, with that path and query.
+    pub fn opened(&mut self, session: Session, url: &str, said: &mut Vec<Said>) {
+        self.dialect.opened(session, url, said);
+    }
+
+    /// A frame came from a reader.
+    pub fn heard(&mut self, session: Session, bytes: &[u8], said: &mut Vec<Said>) {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            self.dialect.heard(session, text, said);
+        }
+    }
+
+    /// A connection is gone.
+    pub fn closed(&mut self, session: Session) {
+        self.dialect.closed(session);
+    }
+
+    /// A REST request for that path and query. `request` names it in [`Said::Answer`].
+    pub fn asked(&mut self, request: u64, path: &str, said: &mut Vec<Said>) {
+        if self.dialect.asked(request, path, said) {
+            return;
+        }
+        let body = self.bodies.get(path).or_else(|| self.bodies.get(path.split('?').next().unwrap_or(path)));
+        said.push(match body {
+            Some(body) => Said::Answer { request, status: 200, body: body.clone() },
+            None => {
+                let body = r#"{"error":"not in the recording"}"#.to_owned();
+                Said::Answer { request, status: 404, body }
+            }
+        });
+    }
+
+    /// Plays the next line.
+    pub fn line(&mut self, line: &Line<'_>, said: &mut Vec<Said>) {
+        match line {
+            Line::Recv { data, .. } => {
+                let mut told = Vec::new();
+                if self.dialect.recv(data, &mut told) && !told.is_empty() {
+                    self.faults.pass(told, said);
+                } else {
+                    said.append(&mut told);
+                }
+            }
+            Line::Http { url, data: Payload::Text(body), .. } => self.dialect.http(path_of(url), body, said),
+            _ => {}
+        }
+    }
+
+    /// What is played begins anew.
+    pub fn begun_again(&mut self) {
+        self.dialect.begun_again();
+    }
+
+    /// Is somebody there to play to?
+    pub fn is_wanted(&self) -> bool {
+        self.dialect.is_wanted()
+    }
+
+    /// Does this to the next frame.
+    pub fn inject(&mut self, kind: InjectionKind) {
+        self.faults.inject(kind);
+    }
+
+    /// Frames of market data that were played to somebody, and what was done to some of them.
+    pub fn counts(&self) -> (u64, &BTreeMap<&'static str, u64>) {
+        self.faults.counts()
+    }
+
+    /// Something that the synthetic market told, as lines to play.
+    pub fn tell(&mut self, update: &Update, instrument: &Instrument, lines: &mut Vec<Line<'static>>) {
+        self.dialect.tell(update, instrument, lines);
+    }
+}
+
+fn path_of(url: &str) -> &str {
+    let after = url.split_once("://").map_or(url, |(_, rest)| rest);
+    after.find('/').map_or("/", |at| &after[at..])
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string always makes JSON")
+}
+
+fn recv(update: &Update, text: String) -> Line<'static> {
+    Line::Recv { ts: Some(update.recv), conn: "synthetic".into(), data: Payload::Text(text.into()) }
+}
+
+#[cfg(test)]
+#[path = "stand_in/tests.rs"]
+mod tests;

@@ -1,0 +1,312 @@
+//! Tests of the parent module: the venues' real adapters against their stand-ins, without sockets, on the synthetic
+//! market, whose books are known.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ticker_market::{Book, Channel, Data, Kind, State, Time};
+
+use super::*;
+use crate::synthetic::Synthetic;
+use crate::{Adapter, Command, Conn, Out, adapter};
+
+const START: Time = Time(1_785_542_400_000_000_000);
+const STEP_MS: i64 = 10;
+
+/// What a reader of the adapter holds.
+#[derive(Default)]
+struct Reader {
+    books: BTreeMap<u32, Book>,
+    names: BTreeMap<u32, String>,
+    states: BTreeMap<u32, State>,
+    was_invalid: bool,
+    causes: BTreeSet<&'static str>,
+    trades: Vec<String>,
+}
+
+struct Stage {
+    stand_in: StandIn,
+    adapter: Box<dyn Adapter>,
+    /// The connection is also the session.
+    conn: Conn,
+    reader: Reader,
+    reconnects: u32,
+    now: Time,
+}
+
+impl Stage {
+    fn new(venue: &str, injections: &[&str]) -> Self {
+        let symbols = ["BTC-USD".to_owned(), "ETH-USD".to_owned()];
+        let injections = injections.iter().map(|text| text.parse().expect("a fault")).collect();
+        Self {
+            stand_in: StandIn::new(venue, injections, 7),
+            adapter: adapter(venue, &symbols).expect("known"),
+            conn: Conn(0),
+            reader: Reader::default(),
+            reconnects: 0,
+            now: START,
+        }
+    }
+
+    fn open(&mut self) {
+        let url = self.adapter.rules().websocket_url;
+        let (mut said, mut out) = (Vec::new(), Out::default());
+        self.stand_in.opened(Session(self.conn.0), path_of(&url), &mut said);
+        self.adapter.opened(self.conn, &url, self.now, &mut out);
+        self.settle(said, out);
+    }
+
+    fn close(&mut self, reason: &str) -> Out {
+        let mut out = Out::default();
+        self.stand_in.closed(Session(self.conn.0));
+        self.adapter.closed(self.conn, reason, self.now, &mut out);
+        self.conn = Conn(self.conn.0 + 1);
+        self.reconnects += 1;
+        out
+    }
+
+    /// Does what both sides ask for, until neither asks for more.
+    fn settle(&mut self, mut said: Vec<Said>, mut out: Out) {
+        let mut reopen = false;
+        let mut fetches: BTreeMap<u64, String> = BTreeMap::new();
+        loop {
+            self.reader.take(&mut out);
+            for command in std::mem::take(&mut out.commands) {
+                match command {
+                    Command::Send(conn, text) if conn == self.conn => {
+                        self.stand_in.heard(Session(conn.0), text.as_bytes(), &mut said);
+                    }
+                    Command::Send(..) => {}
+                    Command::Fetch(url) => {
+                        let request = fetches.len() as u64;
+                        self.stand_in.asked(request, path_of(&url), &mut said);
+                        fetches.insert(request, url);
+                    }
+                    Command::Reconnect(conn, reason) if conn == self.conn => {
+                        let mut closed = self.close(reason);
+                        self.reader.take(&mut closed);
+                        reopen = true;
+                    }
+                    Command::Reconnect(..) => {}
+                }
+            }
+            if said.is_empty() {
+                break;
+            }
+            for said in std::mem::take(&mut said) {
+                match said {
+                    Said::Text(session, text) if session.0 == self.conn.0 => {
+                        self.adapter.frame(self.conn, text.as_bytes(), self.now, &mut out);
+                    }
+                    Said::Answer { request, status: 200, body } => {
+                        let url = fetches.remove(&request).expect("asked for");
+                        self.adapter.response(&url, body.as_bytes(), self.now, &mut out);
+                    }
+                    Said::Answer { request, .. } => {
+                        let url = fetches.remove(&request).expect("asked for");
+                        self.adapter.failed(&url, self.now, &mut out);
+                    }
+                    Said::Close(_) => {
+                        let mut closed = self.close("eof");
+                        self.reader.take(&mut closed);
+                        reopen = true;
+                    }
+                    // A mute connection is found by the owner of the sockets.
+                    Said::Stall(_) => {
+                        self.adapter.silent(self.conn, self.now, &mut out);
+                    }
+                    Said::Text(..) | Said::Binary(..) | Said::Rewind => {}
+                }
+            }
+        }
+        if reopen {
+            self.open();
+        }
+    }
+
+    fn line(&mut self, line: &Line<'_>) {
+        let mut said = Vec::new();
+        self.stand_in.line(line, &mut said);
+
+        self.settle(said, Out::default());
+    }
+
+    fn pass_time(&mut self) {
+        self.now = self.now.plus_millis(STEP_MS);
+        let mut out = Out::default();
+        if self.adapter.next_timer().is_some_and(|at| at <= self.now) {
+            self.adapter.timer(self.now, &mut out);
+        }
+        self.settle(Vec::new(), out);
+    }
+}
+
+impl Reader {
+    fn take(&mut self, out: &mut Out) {
+        for (number, instrument) in out.instruments.drain(..) {
+            self.names.insert(number, instrument.symbol.to_string());
+        }
+        for report in out.reports.drain(..) {
+            self.causes.insert(report.fault.as_str());
+        }
+        for update in out.updates.drain(..) {
+            match (&update.data, update.kind) {
+                (Data::Invalid(_), _) if update.channel == Channel::Book => {
+                    self.was_invalid = true;
+                    self.books.remove(&update.instrument);
+                }
+                (Data::Book(levels), Kind::Snapshot) => {
+                    self.books.entry(update.instrument).or_default().replace(levels).expect("a good book");
+                }
+                (Data::Book(levels), _) => {
+                    let book = self.books.get_mut(&update.instrument).expect("a snapshot came before");
+                    book.apply(levels).expect("a good book");
+                }
+                (Data::Status(status), _) => _ = self.states.insert(update.instrument, status.state),
+                (Data::Trade(trade), _) => self.trades.push(format!("{} {}", update.instrument, trade.trade_id)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Plays a minute of the synthetic market to the venue's adapter, and holds what a reader has against the market.
+fn play(venue: &str, injections: &[&str]) -> Stage {
+    let mut stage = Stage::new(venue, injections);
+    let mut market = Synthetic::new(3, 2, 20);
+    let mut truth: BTreeMap<u32, Book> = BTreeMap::new();
+    let mut told = Out::default();
+    let instruments = market.instruments().to_vec();
+    market.advance(stage.now, &mut told);
+    let mut lines = Vec::new();
+    for update in &told.updates {
+        stage.stand_in.tell(update, &instruments[update.instrument as usize], &mut lines);
+    }
+    stage.open();
+    assert!(stage.stand_in.is_wanted() || venue == "binance");
+    while stage.now < START.plus_millis(60_000) {
+        for update in told.updates.drain(..) {
+            if let Data::Book(levels) = &update.data {
+                let book = truth.entry(update.instrument).or_default();
+                let applied = if update.kind == Kind::Snapshot { book.replace(levels) } else { book.apply(levels) };
+                applied.expect("the market never crosses");
+            }
+        }
+        for line in std::mem::take(&mut lines) {
+            stage.line(&line);
+        }
+        stage.pass_time();
+        market.advance(stage.now, &mut told);
+        for update in &told.updates {
+            stage.stand_in.tell(update, &instruments[update.instrument as usize], &mut lines);
+        }
+    }
+    assert_eq!(stage.reader.names.len(), 2);
+    for (number, name) in &stage.reader.names {
+        let true_number = instruments.iter().position(|i| i.symbol == **name).expect("listed") as u32;
+        let (held, known) = (stage.reader.books.get(number), &truth[&true_number]);
+        // Kraken and Binance have the last change of each book under way at the most.
+        assert_eq!(held.map(Book::sum), Some(known.sum()), "{venue} {injections:?} {name}");
+        assert_eq!(stage.reader.states[number], State::Live, "{venue} {injections:?}");
+    }
+    stage
+}
+
+#[test]
+fn without_faults_the_reader_has_the_markets_books() {
+    for venue in StandIn::SYNTHETIC {
+        let stage = play(venue, &[]);
+        assert!(stage.reader.causes.is_empty(), "{venue}: {:?}", stage.reader.causes);
+        assert_eq!((stage.reader.was_invalid, stage.reconnects), (false, 0), "{venue}");
+        let (frames, done) = stage.stand_in.counts();
+        assert!(frames > 1_000 && done.is_empty(), "{venue}: {frames}");
+        let all: BTreeSet<&String> = stage.reader.trades.iter().collect();
+        assert!(all.len() == stage.reader.trades.len() && all.len() > 50, "{venue}: each trade once");
+    }
+}
+
+#[test]
+fn each_fault_is_noticed_by_its_cause_and_mended() {
+    // What a venue's protocol proves differs; where it proves nothing, nothing may go wrong either.
+    for (venue, injection, cause) in [
+        ("kraken", "drop:500", Some("checksum")),
+        ("kraken", "double:500", None),
+        ("kraken", "corrupt:500", Some("undecodable")),
+        ("kraken", "disconnect:500", None),
+        ("kraken", "stall:500", None),
+        ("coinbase", "drop:500", Some("gap")),
+        ("coinbase", "double:500", None),
+        ("coinbase", "reorder:500", Some("gap")),
+        ("coinbase", "corrupt:500", Some("undecodable")),
+        ("coinbase", "disconnect:500", None),
+        ("coinbase", "stall:500", None),
+        ("binance", "drop:500", Some("gap")),
+        ("binance", "double:500", None),
+        ("binance", "corrupt:500", Some("undecodable")),
+        ("binance", "disconnect:500", None),
+        ("binance", "stall:500", None),
+    ] {
+        let kind = injection.split(':').next().expect("a kind");
+        // Of four frames in a row one is a book's.
+        let four: Vec<String> = (500..504).map(|at| format!("{kind}:{at}")).collect();
+        let many: Vec<&str> = four.iter().map(String::as_str).collect();
+        let one = [injection];
+        let stage = play(venue, if matches!(kind, "drop" | "corrupt") { &many } else { &one });
+        assert!(stage.stand_in.counts().1[kind] > 0, "{venue} {injection}");
+        if let Some(cause) = cause {
+            assert!(stage.reader.causes.contains(cause), "{venue} {injection}: {:?}", stage.reader.causes);
+        }
+        assert_eq!(stage.reader.was_invalid, kind != "double", "{venue} {injection}");
+        assert!(kind != "disconnect" || stage.reconnects == 1);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_faults() {
+    let count = |seed| {
+        let mut faults = Faults::new(vec!["drop:1/10".parse().expect("a fault")], seed);
+        let mut said = Vec::new();
+        for i in 0..1_000 {
+            faults.pass(vec![Said::Text(Session(0), i.to_string())], &mut said);
+        }
+        said
+    };
+    assert_eq!(count(1), count(1));
+    assert_ne!(count(1), count(2));
+    assert!((850..950).contains(&count(1).len()));
+}
+
+#[test]
+fn faults_are_named_by_kind_and_place() {
+    for text in ["drop:17", "double:1", "reorder:1/9", "corrupt:3", "alter:1/1", "stall:2", "disconnect:5"] {
+        text.parse::<Injection>().expect(text);
+    }
+    for text in ["", "drop", "drop:", "drop:0", "drop:1/0", "lose:4", "drop:-1", "drop:1/2/3"] {
+        let error = text.parse::<Injection>().expect_err(text).to_string();
+        assert!(error.contains("drop:17") && error.contains("disconnect"), "{error}");
+    }
+}
+
+#[test]
+fn another_venue_is_played_verbatim_from_its_beginning() {
+    let frame = |text: &str| Line::Recv { ts: None, conn: "a".into(), data: Payload::Text(text.to_owned().into()) };
+    let mut stand_in = StandIn::new("okx", Vec::new(), 1);
+    stand_in.look(&Line::Send { ts: None, conn: "a".into(), data: Payload::Text("subscribe".into()) });
+    let body = Payload::Text("{\"list\":1}".into());
+    stand_in.look(&Line::Http { ts: None, conn: "h".into(), url: "https://x.y/list?a=b".into(), data: body });
+    let mut said = Vec::new();
+    stand_in.opened(Session(1), "/ws", &mut said);
+    assert!(!stand_in.is_wanted() && said.is_empty());
+    stand_in.heard(Session(1), br#"{"op":"subscribe"}"#, &mut said);
+    assert!(stand_in.is_wanted() && said.is_empty());
+    stand_in.line(&frame("one"), &mut said);
+    assert_eq!(said, [Said::Text(Session(1), "one".to_owned())]);
+    said.clear();
+    stand_in.heard(Session(1), br#"{"op":"unsubscribe"}"#, &mut said);
+    stand_in.heard(Session(1), br#"{"op":"subscribe"}"#, &mut said);
+    assert_eq!(said, [Said::Rewind]);
+    said.clear();
+    stand_in.asked(9, "/list?a=b", &mut said);
+    stand_in.asked(10, "/other", &mut said);
+    assert_eq!(said[0], Said::Answer { request: 9, status: 200, body: "{\"list\":1}".to_owned() });
+    assert!(matches!(&said[1], Said::Answer { request: 10, status: 404, .. }));
+}
