@@ -7,6 +7,8 @@ use std::str::FromStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ticker_client::market::Pattern;
+use ticker_ingest::config::{Moment, Speed};
+use ticker_ingest::stand_in::Injection;
 use ticker_runtime::LogFormat;
 
 const STYLES: Styles = Styles::styled()
@@ -24,6 +26,14 @@ Examples:
   ticker tail trade/kraken/BTC-USD --json        one JSON object a line
 
 A topic is channel/venue/symbol; * stands for one whole part.";
+
+const VENUE_EXAMPLES: &str = "\
+Examples:
+  ticker venue recordings/kraken --fault drop:100       Kraken, with a hole after 99 frames
+  ticker venue --synthetic 5 --as binance --drop 1000   an invented Binance that loses one frame of a thousand
+  ticker up --venues kraken --symbols BTC-USD --venue-at kraken=127.0.0.1:9100
+
+GET /stand-in on the same port shows how it does; POST /stand-in/fault/KIND spoils the next frame.";
 
 const CONFIGURATION: &str = "\
 Every key of the configuration file is also an environment variable: [edge] listen is TICKER_EDGE_LISTEN.
@@ -57,15 +67,23 @@ pub(crate) enum Command {
     Edge(Edge),
     /// Print live events of some topics
     Tail(Tail),
-    /// Write raw venue frames to a file (comes later)
-    #[command(hide = true)]
-    Record(Later),
-    /// Play a recording into a running fanout (comes later)
-    #[command(hide = true)]
-    Replay(Later),
-    /// Stand in for a venue, over its own protocol (comes later)
-    #[command(hide = true)]
-    Venue(Later),
+    /// Write venues' raw frames to files
+    ///
+    /// Files are mdrec/1, zstd, one frame a flush: a kill loses at most what came since the last flush, and the next
+    /// recorder goes on in the same file.
+    #[command(after_help = CONFIGURATION)]
+    Record(Record),
+    /// Play recordings into a running fanout, and end
+    ///
+    /// To play and serve them in one process: ticker up --replay PATH.
+    #[command(after_help = CONFIGURATION)]
+    Replay(Replay),
+    /// Stand in for a venue, over its own protocol
+    ///
+    /// Plays a recording, or the synthetic market, to whoever subscribes, with the venue's acknowledgements, snapshots and
+    /// REST answers; it stands still while nobody is subscribed.
+    #[command(after_help = VENUE_EXAMPLES)]
+    Venue(Venue),
 }
 
 /// What every service takes.
@@ -100,12 +118,21 @@ pub(crate) struct Sources {
     /// Ask each of those venues for these instruments, such as BTC-USD
     #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',', requires = "venues", help_heading = "Sources")]
     pub(crate) symbols: Vec<String>,
+    /// Connect to this server instead of a venue's own, such as kraken=127.0.0.1:9100 (see ticker venue)
+    #[arg(long, value_name = "NAME=HOST:PORT", requires = "venues", help_heading = "Sources")]
+    pub(crate) venue_at: Vec<VenueAt>,
     /// Play recordings: files, or folders of them
     #[arg(long, value_name = "PATH", num_args = 1.., help_heading = "Sources")]
     pub(crate) replay: Vec<PathBuf>,
     /// How fast recordings are played: 1 as recorded, 10 ten times as fast, max as fast as possible
     #[arg(long, value_name = "N|max", requires = "replay", help_heading = "Sources")]
-    pub(crate) speed: Option<ticker_ingest::config::Speed>,
+    pub(crate) speed: Option<Speed>,
+    /// Begin recordings with the state at this time, such as 2026-08-01T02:53:52Z
+    #[arg(long, value_name = "TIME", requires = "replay", help_heading = "Sources")]
+    pub(crate) from: Option<Moment>,
+    /// End recordings after this time
+    #[arg(long, value_name = "TIME", requires = "replay", help_heading = "Sources")]
+    pub(crate) to: Option<Moment>,
     /// Play recordings over and over
     #[arg(long = "loop", requires = "replay", help_heading = "Sources")]
     pub(crate) repeat: bool,
@@ -229,11 +256,128 @@ pub(crate) struct Tail {
     pub(crate) verify: bool,
 }
 
-/// A command that comes later: it takes anything.
+/// `ticker record`.
 #[derive(Args, Debug)]
-pub(crate) struct Later {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub(crate) anything: Vec<String>,
+pub(crate) struct Record {
+    /// The venues
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', required = true)]
+    pub(crate) venues: Vec<String>,
+    /// Ask each of those venues for these instruments, such as BTC-USD
+    #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
+    pub(crate) symbols: Vec<String>,
+    /// Connect to this server instead of the venue's own, such as kraken=127.0.0.1:9100 (see ticker venue)
+    #[arg(long, value_name = "NAME=HOST:PORT")]
+    pub(crate) venue_at: Vec<VenueAt>,
+    /// The folder that the files go to; one recorder at a time
+    #[arg(long, value_name = "FOLDER", default_value = "recordings")]
+    pub(crate) out: PathBuf,
+    /// Write to the disk every so many milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub(crate) flush_ms: u64,
+    /// Begin a new file after so many MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub(crate) rotate_mib: u64,
+    /// Begin a new file after so many minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=44_640))]
+    pub(crate) rotate_minutes: u64,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// `ticker replay`.
+#[derive(Args, Debug)]
+pub(crate) struct Replay {
+    /// Files, or folders of them; several venues are merged by time
+    #[arg(value_name = "PATH", required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) playing: Playing,
+    /// The fanout's gRPC port [default: http://127.0.0.1:50051]
+    #[arg(long, value_name = "URL")]
+    pub(crate) fanout: Option<String>,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// How recordings are played.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Playing {
+    /// 1 as recorded, 10 ten times as fast, max as fast as possible [default: 1]
+    #[arg(long, value_name = "N|max")]
+    pub(crate) speed: Option<Speed>,
+    /// Begin with the state at this time, such as 2026-08-01T02:53:52Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<Moment>,
+    /// End after this time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<Moment>,
+    /// Over and over
+    #[arg(long = "loop")]
+    pub(crate) repeat: bool,
+    /// As if it all happened now
+    #[arg(long)]
+    pub(crate) shift_to_now: bool,
+}
+
+/// `ticker venue`.
+#[derive(Args, Debug)]
+pub(crate) struct Venue {
+    /// Recordings of one venue: files, or folders of them
+    #[arg(value_name = "PATH", required_unless_present = "synthetic")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Instead: the synthetic market, N instruments at R updates a second each
+    #[arg(long, value_name = "N[@R]", conflicts_with = "paths", requires = "venue")]
+    pub(crate) synthetic: Option<Synthetic>,
+    /// The venue that the synthetic market is played as: binance, coinbase, kraken
+    #[arg(long = "as", id = "venue", value_name = "NAME", requires = "synthetic")]
+    pub(crate) venue: Option<String>,
+    /// WebSocket and REST address; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9100")]
+    pub(crate) listen: SocketAddr,
+    /// How fast recordings are played: 1 as recorded, 10 ten times as fast, max as fast as readers take it
+    #[arg(long, value_name = "N|max", default_value = "1")]
+    pub(crate) speed: Speed,
+    /// Play recordings over and over
+    #[arg(long = "loop")]
+    pub(crate) repeat: bool,
+    /// Spoil a frame: drop:17 the 17th, drop:1/500 one of 500 on average; also double, reorder, corrupt, alter, stall,
+    /// disconnect
+    #[arg(long, value_name = "KIND:WHICH", value_delimiter = ',', help_heading = "Faults")]
+    pub(crate) fault: Vec<Injection>,
+    /// Short for --fault drop:1/N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Faults")]
+    pub(crate) drop: Option<u64>,
+    /// Of faults and the synthetic market: the same seed, the same run
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Listen beyond this machine
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// How log lines are written: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// `kraken=127.0.0.1:9100`: another server than the venue's own, without TLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct VenueAt {
+    pub(crate) venue: String,
+    pub(crate) server: String,
+}
+
+impl FromStr for VenueAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}`: expected a venue and a server, such as kraken=127.0.0.1:9100");
+        let (venue, server) = text.split_once('=').ok_or_else(wrong)?;
+        let has_port =
+            server.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if venue.is_empty() || !has_port || server.contains('/') {
+            return Err(wrong());
+        }
+        Ok(Self { venue: venue.to_owned(), server: server.to_owned() })
+    }
 }
 
 /// The ways of the contract.
@@ -323,11 +467,22 @@ mod tests {
             (&["up", "--sythetic", "5"], "--synthetic"),
             (&["up", "--speed", "max"], "--replay"),
             (&["upp"], "up"),
+            (&["record"], "--venues"),
+            (&["record", "--venues", "kraken", "--venue-at", "kraken"], "kraken=127.0.0.1:9100"),
+            (&["replay"], "PATH"),
+            (&["replay", "x", "--from", "yesterday"], "2026-08-01T02:53:52.5Z"),
+            (&["venue"], "PATH"),
+            (&["venue", "--synthetic", "5"], "--as"),
+            (&["venue", "x", "--fault", "lose:5"], "drop:17"),
         ] {
             let error = parse(args).expect_err("refused").to_string();
             assert!(error.contains(says), "{args:?}: {error}");
         }
         parse(&["tail", "quote/*/BTC-USD", "--from", "earliest", "--over", "poll"]).expect("well formed");
-        parse(&["record", "--anything", "goes"]).expect("answered later");
+        parse(&["record", "--venues", "kraken", "--out", "x", "--venue-at", "kraken=127.0.0.1:1"])
+            .expect("well formed");
+        parse(&["replay", "x", "y", "--speed", "max", "--from", "2026-08-01T02:53:52Z"]).expect("well formed");
+        parse(&["venue", "x", "--fault", "drop:17,corrupt:1/9", "--drop", "5"]).expect("well formed");
+        parse(&["venue", "--synthetic", "5@10", "--as", "kraken"]).expect("well formed");
     }
 }

@@ -1,9 +1,10 @@
 //! The one binary: `ticker up` runs everything in one process, `ingest`, `fanout` and `edge` one service each, `tail` prints
-//! live events. Main configures, builds and drains; what a service does is in its crate.
+//! live events, `record`, `replay` and `venue` write, play and serve recordings. Main configures, builds and drains; what a service does is in its crate.
 
 mod cli;
 mod output;
 mod pipe;
+mod recordings;
 mod services;
 mod settings;
 mod status;
@@ -38,11 +39,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Fanout(args) => services::fanout(args).await,
             Command::Edge(args) => services::edge(args).await,
             Command::Tail(args) => tail::run(args).await,
-            Command::Record(_) => {
-                Ok(not_implemented("ticker record", "ticker up --replay PATH plays recordings that exist"))
-            }
-            Command::Replay(_) => Ok(not_implemented("ticker replay", "use ticker up --replay PATH")),
-            Command::Venue(_) => Ok(not_implemented("ticker venue", "use ticker up --synthetic N")),
+            Command::Record(args) => recordings::record(args).await,
+            Command::Replay(args) => recordings::replay(args).await,
+            Command::Venue(args) => recordings::venue(args).await,
         }
     })
 }

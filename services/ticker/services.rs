@@ -97,7 +97,7 @@ impl Process {
     }
 
     /// Runs a service to its end.
-    async fn run<E>(self, service: impl Future<Output = Result<(), E>>) -> anyhow::Result<ExitCode>
+    pub(crate) async fn run<E>(self, service: impl Future<Output = Result<(), E>>) -> anyhow::Result<ExitCode>
     where
         E: std::error::Error + Send + Sync + 'static,
     {

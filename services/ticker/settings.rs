@@ -1,13 +1,14 @@
 //! The configuration file, the environment and the flags, into the configurations of the services.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde::Deserialize;
 use ticker_ingest::config::{ReplayConfig, SyntheticConfig};
 use ticker_runtime::{LogFormat, config, telemetry};
 
-use crate::cli::{Common, Sources};
+use crate::cli::{Common, Playing, Sources, VenueAt};
 
 /// The whole file: a table for each service, so that one file can serve them all.
 #[derive(Debug, Default, Deserialize)]
@@ -41,7 +42,8 @@ impl Settings {
     /// Lays the source flags over the file's sources: whoever names one names all.
     pub(crate) fn set_sources(&mut self, sources: Sources) {
         let ingest = &mut self.ingest;
-        let Sources { synthetic, seed, venues, symbols, replay, speed, repeat, shift_to_now } = sources;
+        let Sources { synthetic, seed, venues, symbols, venue_at, replay, speed, from, to, repeat, shift_to_now } =
+            sources;
         if synthetic.is_some() || !venues.is_empty() || !replay.is_empty() {
             (ingest.synthetic, ingest.venues, ingest.replay) = (None, venues, None);
         }
@@ -56,19 +58,10 @@ impl Settings {
         if let Some(seed) = seed {
             ingest.synthetic.get_or_insert_with(small_market).seed = seed;
         }
-        if !symbols.is_empty() {
-            for venue in &ingest.venues {
-                ingest.venue.entry(venue.clone()).or_default().symbols.clone_from(&symbols);
-            }
-        }
+        self.set_symbols(&symbols);
+        self.set_servers(venue_at);
         if !replay.is_empty() {
-            ingest.replay = Some(ReplayConfig {
-                paths: replay,
-                speed: speed.unwrap_or_default(),
-                repeat,
-                shift_to_now,
-                ..ReplayConfig::default()
-            });
+            self.set_replay(replay, Playing { speed, from, to, repeat, shift_to_now });
         }
     }
 
@@ -77,6 +70,31 @@ impl Settings {
         let insecure = self.insecure || self.edge.insecure;
         config::check_exposure("HTTP", self.edge.listen, false, insecure)?;
         self.edge.tls_listen.map_or(Ok(()), |addr| config::check_exposure("TLS", addr, false, insecure))
+    }
+
+    /// Asks every venue for these instruments, if there are any.
+    pub(crate) fn set_symbols(&mut self, symbols: &[String]) {
+        let ingest = &mut self.ingest;
+        for venue in ingest.venues.iter().filter(|_| !symbols.is_empty()) {
+            ingest.venue.entry(venue.clone()).or_default().symbols = symbols.to_vec();
+        }
+    }
+
+    /// Other servers than the venues' own.
+    pub(crate) fn set_servers(&mut self, servers: Vec<VenueAt>) {
+        for VenueAt { venue, server } in servers {
+            let particular = self.ingest.venue.entry(venue).or_default();
+            particular.websocket_url = Some(format!("ws://{server}"));
+            particular.rest_url = Some(format!("http://{server}"));
+        }
+    }
+
+    /// Recordings to play.
+    pub(crate) fn set_replay(&mut self, paths: Vec<PathBuf>, playing: Playing) {
+        let Playing { speed, from, to, repeat, shift_to_now } = playing;
+        let speed = speed.unwrap_or_default();
+        self.ingest.replay =
+            Some(ReplayConfig { paths, speed, repeat, shift_to_now, from, to, ..ReplayConfig::default() });
     }
 
     /// A small synthetic market, if no source was named at all. Says whether it was needed.
@@ -126,8 +144,11 @@ mod tests {
         settings.set_sources(Sources {
             venues: vec!["kraken".into(), "coinbase".into()],
             symbols: vec!["BTC-USD".into()],
+            venue_at: vec!["kraken=127.0.0.1:9100".parse().expect("a server")],
             ..Sources::default()
         });
         assert_eq!(settings.ingest.venue["coinbase"].symbols, ["BTC-USD"]);
+        assert_eq!(settings.ingest.venue["coinbase"].rest_url, None);
+        assert_eq!(settings.ingest.venue["kraken"].websocket_url.as_deref(), Some("ws://127.0.0.1:9100"));
     }
 }

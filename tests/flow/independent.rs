@@ -24,6 +24,8 @@ pub(crate) struct Expected {
     pub(crate) scales: (u32, u32),
     /// How many of the first sums lie before the buffered changes were all applied: a decoder may leave them out.
     pub(crate) optional: usize,
+    /// Binance: the trades come by a stream that is not subscribed to when live.
+    pub(crate) only_aggregates: bool,
     /// The book at the end.
     pub(crate) bids: BTreeMap<Decimal, Decimal>,
     /// The book at the end.
@@ -258,6 +260,7 @@ fn binance(all: &mut BTreeMap<String, Expected>, url: &str, data: &str, whole_tr
                 return;
             }
             let book = all.entry(normal(text(&data["s"]))).or_default();
+            book.only_aggregates = kind == "aggTrade";
             let side = if data["m"] == true { "sell" } else { "buy" };
             book.trades.push((id.to_string(), number(text(&data["p"])), number(text(&data["q"])), side));
         }

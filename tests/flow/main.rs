@@ -4,6 +4,7 @@
 #![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
 
 mod independent;
+mod live;
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,22 @@ fn main() {
         let (a, b) = (path.clone(), path);
         trials.push(Trial::test(format!("every transport: {stem}"), move || run(every_transport(a, venue))));
         trials.push(Trial::test(format!("changing transports: {stem}"), move || run(changing_transports(b, venue))));
+    }
+    for (venue, file, speed) in live::PLAYED {
+        let path = root.join(file);
+        if path.exists() {
+            let stem = file.trim_end_matches(".jsonl.zst");
+            let test = move || run(live::without_faults(path, venue, speed));
+            trials.push(Trial::test(format!("as the venue: {stem}"), test));
+        }
+    }
+    for (played, fault, reason) in live::FAULTS {
+        let (venue, file, speed) = live::PLAYED[played];
+        let path = root.join(file);
+        if path.exists() {
+            let test = move || run(live::with_fault(path, (venue, speed), (fault, reason)));
+            trials.push(Trial::test(format!("as the venue: {venue}, {fault}"), test));
+        }
     }
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -11,7 +11,8 @@ use ticker_ingest::config::{ReplayConfig, Speed};
 use ticker_ingest::{Ingest, Progress};
 use ticker_runtime::{Drain, Health};
 
-const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// Any free port of this machine.
+pub(crate) const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A fanout and an edge, and whatever ingest was started.
 pub(crate) struct Rig {

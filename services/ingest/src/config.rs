@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
+use ticker_market::Time;
 
 use crate::IngestError;
 
@@ -49,7 +50,7 @@ impl Default for Config {
 }
 
 /// What is particular for one live venue.
-#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VenueConfig {
     /// Instruments in normal form (`BTC-USD`). Empty: [`default_symbols`].
@@ -78,6 +79,22 @@ impl Default for SyntheticConfig {
     }
 }
 
+impl SyntheticConfig {
+    pub(crate) fn check(&self) -> Result<(), IngestError> {
+        let setting = |setting: &str, why: String| Err(IngestError::Setting { setting: setting.to_owned(), why });
+        let Self { instruments, updates_per_second, .. } = *self;
+        let most = ticker_feeds::synthetic::INSTRUMENTS_MAX;
+        if !(1..=most).contains(&instruments) {
+            return setting("synthetic.instruments", format!("{instruments} is not from 1 to {most}"));
+        }
+        let most = ticker_feeds::synthetic::UPDATES_PER_SECOND_MAX;
+        if !(1..=most).contains(&updates_per_second) {
+            return setting("synthetic.updates_per_second", format!("{updates_per_second} is not from 1 to {most}"));
+        }
+        Ok(())
+    }
+}
+
 /// Recordings to replay.
 #[derive(Clone, PartialEq, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -98,6 +115,43 @@ pub struct ReplayConfig {
     pub symbols: Vec<String>,
     /// What the columns of tables (CSV, JSONL) mean: a TOML file. One that is named as the table and `.toml` goes before.
     pub mapping: Option<PathBuf>,
+    /// Begin with the state of this moment of the recording: what lies before is read, and not told.
+    pub from: Option<Moment>,
+    /// End after this moment of the recording.
+    pub to: Option<Moment>,
+    /// At the end, end the service instead of staying for a fanout that asks for everything again.
+    pub exit: bool,
+}
+
+/// A moment of a recording, by its local clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment(pub Time);
+
+impl FromStr for Moment {
+    type Err = IngestError;
+
+    fn from_str(text: &str) -> Result<Self, IngestError> {
+        let nanos = || text.parse().ok().map(Time);
+        Time::parse_rfc3339(text).or_else(nanos).map(Moment).ok_or_else(|| IngestError::Setting {
+            setting: "time".to_owned(),
+            why: format!("`{text}` is neither like 2026-08-01T02:53:52.5Z nor nanoseconds since 1970"),
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a time such as 2026-08-01T02:53:52Z, or nanoseconds since 1970")]
+        enum Raw {
+            Nanos(i64),
+            Text(String),
+        }
+        match Raw::deserialize(deserializer)? {
+            Raw::Nanos(nanos) => Ok(Moment(Time(nanos))),
+            Raw::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
 }
 
 /// How fast a recording is replayed.
@@ -216,21 +270,16 @@ impl Config {
                 return setting(&name, format!("`{bad}` is not a symbol such as BTC-USD"));
             }
         }
-        if let Some(SyntheticConfig { instruments, updates_per_second, .. }) = self.synthetic {
-            let most = ticker_feeds::synthetic::INSTRUMENTS_MAX;
-            if !(1..=most).contains(&instruments) {
-                return setting("synthetic.instruments", format!("{instruments} is not from 1 to {most}"));
-            }
-            let most = ticker_feeds::synthetic::UPDATES_PER_SECOND_MAX;
-            if !(1..=most).contains(&updates_per_second) {
-                return setting(
-                    "synthetic.updates_per_second",
-                    format!("{updates_per_second} is not from 1 to {most}"),
-                );
-            }
+        if let Some(market) = &self.synthetic {
+            market.check()?;
         }
         if self.replay.as_ref().is_some_and(|r| r.paths.is_empty()) {
             return setting("replay.paths", "no file or folder is named".to_owned());
+        }
+        if let Some(ReplayConfig { from: Some(from), to: Some(to), .. }) = &self.replay
+            && from.0 > to.0
+        {
+            return setting("replay.to", "it lies before `from`".to_owned());
         }
         let Limits { queue_bytes_max: queue, unacked_batches_max: batches, unacked_bytes_max: bytes } = self.limits;
         if queue < 1 << 16 || bytes < 1 << 16 || batches < 2 || queue > u32::MAX as usize {
@@ -264,6 +313,14 @@ mod tests {
         assert!(check(|c| c.limits.unacked_batches_max = 0).contains("limits"));
         let bad = VenueConfig { symbols: vec!["btc/usd".to_owned()], ..VenueConfig::default() };
         assert!(check(|c| _ = c.venue.insert("kraken".to_owned(), bad)).contains("btc/usd"));
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_nanoseconds() {
+        let at = Moment(Time(1_785_552_832_500_000_000));
+        assert_eq!("2026-08-01T02:53:52.5Z".parse::<Moment>().expect("a time"), at);
+        assert_eq!("1785552832500000000".parse::<Moment>().expect("a time"), at);
+        assert!("yesterday".parse::<Moment>().is_err());
     }
 
     #[test]

@@ -32,6 +32,14 @@ pub enum IngestError {
         /// The operating system's reason, or what the file is instead.
         why: String,
     },
+    /// A recording cannot be written.
+    #[error("cannot record in {}: {why}", path.display())]
+    Unwritable {
+        /// The folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        why: String,
+    },
     /// A recording of a venue that has no adapter.
     #[error(
         "{} is a recording of `{venue}`, which cannot be replayed; the venues are {}",
@@ -72,7 +80,10 @@ impl IngestError {
     /// The contract's code.
     pub const fn code(&self) -> Code {
         match self {
-            IngestError::Tls(_) | IngestError::Thread(_) | IngestError::Source { .. } => Code::Internal,
+            IngestError::Tls(_)
+            | IngestError::Thread(_)
+            | IngestError::Unwritable { .. }
+            | IngestError::Source { .. } => Code::Internal,
             _ => Code::BadRequest,
         }
     }

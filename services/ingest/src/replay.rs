@@ -6,8 +6,8 @@
 mod archive_track;
 pub(crate) mod archives;
 pub(crate) mod files;
-mod pace;
-mod reader;
+pub(crate) mod pace;
+pub(crate) mod reader;
 mod source;
 mod track;
 
@@ -24,7 +24,7 @@ use self::pace::Pace;
 use self::source::Source;
 use self::track::Track;
 use crate::IngestError;
-use crate::config::Speed;
+use crate::config::{ReplayConfig, Speed};
 use crate::feed::{Feed, Gone};
 use crate::progress;
 
@@ -37,13 +37,36 @@ const REPEATED: &str = "replay_repeated";
 /// After how many lines a replay looks for requests, where it never waits.
 const LINES_BETWEEN_LOOKS: u32 = 64;
 
+/// How recordings are played.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(crate) struct How {
+    speed: Speed,
+    repeat: bool,
+    shift: bool,
+    range: Range,
+    exit: bool,
+}
+
+/// What of the recordings is told. Archives are always told whole: it does not apply to them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Range {
+    pub(crate) from: Option<Time>,
+    pub(crate) to: Option<Time>,
+}
+
+impl From<&ReplayConfig> for How {
+    fn from(config: &ReplayConfig) -> Self {
+        let range = Range { from: config.from.map(|m| m.0), to: config.to.map(|m| m.0) };
+        let ReplayConfig { speed, repeat, shift_to_now: shift, exit, .. } = *config;
+        Self { speed, repeat, shift, range, exit }
+    }
+}
+
 /// Several recordings as one.
 pub(crate) struct Replay {
     groups: Vec<Group>,
     archives: Vec<ArchiveGroup>,
-    speed: Speed,
-    repeat: bool,
-    shift: bool,
+    how: How,
     /// Those of `groups`, then those of `archives`.
     sources: Vec<Source>,
 }
@@ -52,21 +75,25 @@ impl Replay {
     /// `feeds` has one for each group, in their order.
     pub(crate) fn new(
         groups: Vec<Group>,
-        (speed, repeat, shift): (Speed, bool, bool),
+        how: How,
         feeds: Vec<(Feed, Arc<progress::Source>)>,
     ) -> Result<Self, IngestError> {
-        let tracks = groups.iter().zip(feeds).map(|(group, (feed, progress))| Track::new(group, feed, progress));
+        let tracks =
+            groups.iter().zip(feeds).map(|(group, (feed, progress))| Track::new(group, how.range, feed, progress));
         let sources =
             tracks.map(|track| Ok(Source::Recording(Box::new(track?)))).collect::<Result<_, IngestError>>()?;
-        Ok(Self { groups, archives: Vec::new(), speed, repeat, shift, sources })
+        Ok(Self { groups, archives: Vec::new(), how, sources })
     }
 
-    /// With these archives beside the recordings; `feeds` has one for each, in their order.
+    /// With these archives beside the recordings; `feeds` has one for each, in their order. They ignore the range.
     pub(crate) fn with_archives(
         mut self,
         archives: Vec<ArchiveGroup>,
         feeds: Vec<(Feed, Arc<progress::Source>)>,
     ) -> Result<Self, IngestError> {
+        if !archives.is_empty() && self.how.range != Range::default() {
+            tracing::warn!("`from` and `to` apply to recordings only: archives are played whole");
+        }
         for (group, (feed, progress)) in archives.iter().zip(feeds) {
             self.sources.push(Source::Archive(Box::new(ArchiveTrack::new(group, feed, progress)?)));
         }
@@ -74,14 +101,15 @@ impl Replay {
         Ok(self)
     }
 
-    /// Plays, then stays to tell everything again to a fanout that asks, until the drain begins.
+    /// Plays, then stays to tell everything again to a fanout that asks, until the drain begins ([`ReplayConfig::exit`]:
+    /// or does not).
     pub(crate) async fn run(mut self, drain: Drain) -> Result<(), IngestError> {
         loop {
             let played = self.play(&drain).await;
             if played.is_err() || drain.is_started() {
                 break;
             }
-            if self.repeat {
+            if self.how.repeat {
                 let (mut groups, mut archives) = (self.groups.iter(), self.archives.iter());
                 for source in &mut self.sources {
                     match source {
@@ -90,6 +118,9 @@ impl Replay {
                     }
                 }
                 continue;
+            }
+            if self.how.exit {
+                break;
             }
             let far = async {
                 loop {
@@ -106,8 +137,8 @@ impl Replay {
 
     /// Plays everything once, or until the drain begins.
     async fn play(&mut self, drain: &Drain) -> Result<(), Gone> {
-        let mut pace = Pace::new(self.speed, self.shift);
-        let ending = if self.repeat { REPEATED } else { ENDED };
+        let mut pace = Pace::new(self.how.speed, self.how.shift);
+        let ending = if self.how.repeat { REPEATED } else { ENDED };
         for source in &mut self.sources {
             source.advance(ending).await?;
         }

@@ -11,9 +11,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::config::{Config, default_symbols};
 use crate::progress::{Progress, SourceKind};
 use crate::publisher::Publisher;
-use crate::replay::Replay;
 use crate::replay::archives::{self, ArchiveGroup};
 use crate::replay::files::Group;
+use crate::replay::{How, Replay};
 use crate::venue::{Servers, Venue, VenuesHealth, fetch};
 use crate::{IngestError, publisher, synthetic, venue};
 
@@ -44,10 +44,10 @@ pub struct Ingest {
 }
 
 #[derive(Debug)]
-struct LiveVenue {
+pub(crate) struct LiveVenue {
     name: String,
-    symbols: Vec<String>,
-    servers: Servers,
+    pub(crate) symbols: Vec<String>,
+    pub(crate) servers: Servers,
 }
 
 impl Ingest {
@@ -92,7 +92,7 @@ impl Ingest {
             };
             let feeds = recordings.iter().map(|g| feed(&g.venue)).collect();
             let archive_feeds = archives.iter().map(|g| feed(&g.venue)).collect();
-            let how = (replay.speed, replay.repeat, replay.shift_to_now);
+            let how = How::from(&replay);
             let replay = Replay::new(recordings, how, feeds)?.with_archives(archives, archive_feeds)?;
             sources.spawn(replay.run(drain.clone()));
         }
@@ -109,10 +109,7 @@ impl Ingest {
                     let venue = Venue::new(adapter, servers.clone(), tls.clone(), feed, source, venues_health.clone())
                         .begin_after(CONNECTIONS_APART * (number - 1));
                     let drain = drain.clone();
-                    sources.spawn(async {
-                        venue.run(drain).await;
-                        Ok(())
-                    });
+                    sources.spawn(venue.run(drain));
                 }
             }
         }
@@ -126,6 +123,13 @@ impl Ingest {
         let failed = all_end(&mut sources, &drain).await;
         sources.abort_all();
         while sources.join_next().await.is_some() {}
+        if failed.is_none() && !drain.is_started() {
+            // The sources ended by themselves: all that they told is to arrive, however long that takes.
+            tokio::select! {
+                () = drain.started() => {}
+                _ended = &mut publishing => return Ok(()),
+            }
+        }
         // The queue has ended with the last source, and publishing ends once it is empty.
         if !publisher.is_done() && timeout(FLUSH_MAX, &mut publishing).await.is_err() {
             let events = publisher.unacked_events();
@@ -157,7 +161,7 @@ async fn all_end(sources: &mut JoinSet<Result<(), IngestError>>, drain: &Drain) 
     }
 }
 
-fn live_venue(name: &str, config: &Config) -> Result<LiveVenue, IngestError> {
+pub(crate) fn live_venue(name: &str, config: &Config) -> Result<LiveVenue, IngestError> {
     let particular = config.venue.get(name).cloned().unwrap_or_default();
     let server = |key: &str, url: Option<String>, schemes: [&str; 2]| {
         let Some(url) = url else { return Ok(None) };

@@ -32,7 +32,8 @@ use crate::backoff::Backoff;
 use crate::error::told;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
-use crate::progress;
+use crate::record::Tap;
+use crate::{IngestError, progress};
 
 /// Waits between tries to connect: Binance allows one a second for each address.
 const BACKOFF_FLOOR: Duration = Duration::from_millis(100);
@@ -115,6 +116,8 @@ pub(crate) struct Venue {
     backoff: Backoff,
     conns: u32,
     begin_after: Duration,
+    /// Writes down what the sockets carry, where somebody records.
+    tap: Option<Tap>,
     out: Out,
 }
 
@@ -139,6 +142,7 @@ impl Venue {
             backoff: Backoff::new(BACKOFF_FLOOR, BACKOFF_FIRST, BACKOFF_MAX),
             conns: 0,
             begin_after: Duration::ZERO,
+            tap: None,
             out: Out::default(),
             adapter,
             name,
@@ -156,25 +160,44 @@ impl Venue {
         self
     }
 
-    /// Runs until the drain begins.
-    pub(crate) async fn run(mut self, drain: Drain) {
+    /// With everything that its sockets carry written down.
+    pub(crate) fn recorded(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
+    }
+
+    /// Runs until the drain begins, or until what is recorded cannot be written.
+    pub(crate) async fn run(mut self, drain: Drain) -> Result<(), IngestError> {
         self.meters.connected.set(0.0);
         tokio::select! {
-            () = drain.started() => return,
+            () = drain.started() => return Ok(()),
             () = async { sleep(self.begin_after).await; self.list().await } => {}
         }
-        if self.settle().await.is_err() {
-            return;
-        }
-        self.connect(Duration::ZERO);
-        while !drain.is_started() {
-            if self.step(&drain).await.is_err() {
-                break;
+        if self.settle().await.is_ok() {
+            self.connect(Duration::ZERO);
+            while !drain.is_started() {
+                if self.step(&drain).await.is_err() || self.flush_due().await.is_err() {
+                    break;
+                }
             }
         }
         self.progress.set(false, "ended");
         for link in std::mem::take(&mut self.links) {
+            if let Some(tap) = &mut self.tap {
+                tap.disconnect(link.conn, "drained", now());
+            }
             link.close().await;
+        }
+        match &mut self.tap {
+            Some(tap) => tap.flush().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn flush_due(&mut self) -> Result<(), IngestError> {
+        match &mut self.tap {
+            Some(tap) => tap.flush_due().await,
+            None => Ok(()),
         }
     }
 
@@ -261,6 +284,9 @@ impl Venue {
                 self.meters.connected.set(1.0);
                 self.progress.set(true, "connected");
                 tracing::info!(venue = self.name, "connected");
+                if let Some(tap) = &mut self.tap {
+                    tap.connect(conn, &rules.websocket_url, now_wall);
+                }
                 self.adapter.opened(conn, &rules.websocket_url, now_wall, &mut self.out);
             }
             Err(why) => {
@@ -286,7 +312,11 @@ impl Venue {
         if link.opened.elapsed() >= HEALTHY_AFTER {
             self.backoff.reset();
         }
-        self.adapter.closed(link.conn, cause, now(), &mut self.out);
+        let at = now();
+        if let Some(tap) = &mut self.tap {
+            tap.disconnect(link.conn, cause, at);
+        }
+        self.adapter.closed(link.conn, cause, at, &mut self.out);
         if self.links.is_empty() {
             self.health.down(&format!("{} {why}", self.name));
             self.fetches.clear();
@@ -323,6 +353,9 @@ impl Venue {
         self.meters.frames.increment(1);
         self.meters.bytes.increment(bytes.len() as u64);
         let (conn, recv) = (link.conn, now());
+        if let Some(tap) = &mut self.tap {
+            tap.recv(conn, &bytes, recv);
+        }
         self.adapter.frame(conn, &bytes, recv, &mut self.out);
         self.meters.decode_seconds.record(link.heard.elapsed().as_secs_f64());
         if let Some(ts) = self.out.updates.last().and_then(|u| u.ts) {
@@ -334,7 +367,11 @@ impl Venue {
         match result {
             Ok(body) => {
                 self.meters.fetched("ok");
-                self.adapter.response(&url, &body, now(), &mut self.out);
+                let recv = now();
+                if let Some(tap) = &mut self.tap {
+                    tap.http(&url, &body, recv);
+                }
+                self.adapter.response(&url, &body, recv, &mut self.out);
             }
             Err(why) => {
                 self.meters.fetched(why.cause());
@@ -349,6 +386,7 @@ impl Venue {
         let (rules, at) = (self.adapter.rules(), Instant::now());
         // Nothing is due for long: wake up now and then all the same.
         let mut next = at + Duration::from_secs(60);
+        next = self.tap.as_ref().map_or(next, |tap| next.min(tap.flush_at()));
         for link in &self.links {
             next = next.min(link.silent_at(&rules)).min(link.ping_at(&rules));
             next = link.sends.next_at().map_or(next, |t| next.min(t));
@@ -375,9 +413,16 @@ impl Venue {
                 self.disconnect(i, "silent", &format!("nothing was heard for {:?}", rules.silence_max));
                 continue;
             }
-            let mut sent = link.send_due(at).await;
+            let (conn, tap) = (link.conn, &mut self.tap);
+            let mut wrote = |text: &str| {
+                if let Some(tap) = tap {
+                    tap.send(conn, text, now());
+                }
+            };
+            let mut sent = link.send_due(at, &mut wrote).await;
             if link.ping_at(&rules) <= at && sent.is_ok() {
                 sent = link.ping(&rules, at).await.map(|()| 1);
+                rules.ping_text.into_iter().for_each(wrote);
             }
             match sent {
                 Ok(sent) => {
@@ -468,7 +513,7 @@ async fn made(connecting: &mut Option<BoxFuture<'static, Made>>) -> Made {
     }
 }
 
-fn now() -> Time {
+pub(crate) fn now() -> Time {
     Time(clock::now_nanos())
 }
 

@@ -55,9 +55,9 @@ fn config(folder: &Path, name: &str) -> ReplayConfig {
     ReplayConfig { paths: vec![folder.join(name)], ..ReplayConfig::default() }
 }
 
-fn world(config: &ReplayConfig, how: (Speed, bool, bool)) -> World {
+fn world(config: &ReplayConfig, (speed, repeat, shift): (Speed, bool, bool)) -> World {
     let (groups, archives) = archives::find(config).expect("files that can be played");
-    World::of(groups, archives, how)
+    World::of(groups, archives, How { speed, repeat, shift, ..How::default() })
 }
 
 fn refused(config: &ReplayConfig) -> String {

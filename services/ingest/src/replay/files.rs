@@ -28,20 +28,22 @@ pub(crate) struct Group {
     pub(crate) files: Vec<PathBuf>,
 }
 
-type Reader = BufReader<Box<dyn Read + Send>>;
+pub(crate) type Reader = BufReader<Box<dyn Read + Send>>;
 
 /// Opens a recording, compressed or not: by its content, whatever its name.
-pub(super) fn open(path: &Path) -> std::io::Result<Reader> {
+pub(crate) fn open(path: &Path) -> std::io::Result<Reader> {
     const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     let mut file = BufReader::new(File::open(path)?);
-    let compressed = file.fill_buf()?.starts_with(&ZSTD_MAGIC);
+    let head = file.fill_buf()?;
+    // A file that was cut off within its first bytes is one all the same.
+    let compressed = !head.is_empty() && ZSTD_MAGIC.starts_with(&head[..head.len().min(ZSTD_MAGIC.len())]);
     let plain: Box<dyn Read + Send> =
         if compressed { Box::new(zstd::Decoder::with_buffer(file)?) } else { Box::new(file) };
     Ok(BufReader::with_capacity(256 * 1024, plain))
 }
 
 /// Reads one line into `line`, without its line feed. False at the end.
-pub(super) fn read_line(reader: &mut Reader, line: &mut Vec<u8>) -> std::io::Result<bool> {
+pub(crate) fn read_line(reader: &mut Reader, line: &mut Vec<u8>) -> std::io::Result<bool> {
     line.clear();
     let read = reader.take(LINE_BYTES_MAX + 1).read_until(b'\n', line)?;
     if line.last() == Some(&b'\n') {

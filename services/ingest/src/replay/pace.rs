@@ -12,7 +12,7 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The clock of a replay.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     speed: Speed,
     shift: bool,
     /// What is played at which moment; set by the first line that has a time.
@@ -29,25 +29,25 @@ struct Anchor {
 
 /// When to play a line.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Turn {
+pub(crate) struct Turn {
     /// Not before then; `None` for at once.
-    pub(super) not_before: Option<Instant>,
+    pub(crate) not_before: Option<Instant>,
     /// When it happens, for the adapter.
-    pub(super) at: Time,
+    pub(crate) at: Time,
     /// By how many nanoseconds the venue's times are shifted.
-    pub(super) shift_nanos: i64,
+    pub(crate) shift_nanos: i64,
     /// So much recorded time was left out before it.
-    pub(super) left_out: Option<Duration>,
+    pub(crate) left_out: Option<Duration>,
 }
 
 impl Pace {
-    pub(super) fn new(speed: Speed, shift: bool) -> Self {
+    pub(crate) fn new(speed: Speed, shift: bool) -> Self {
         Self { speed, shift, anchor: None, last: Time(i64::MIN) }
     }
 
     /// The turn of a line that was recorded at `ts` (`None`: not recorded). `now` and `wall` are the same moment, by two
     /// clocks.
-    pub(super) fn turn(&mut self, ts: Option<Time>, now: Instant, wall: Time) -> Turn {
+    pub(crate) fn turn(&mut self, ts: Option<Time>, now: Instant, wall: Time) -> Turn {
         let Some(ts) = ts else { return Turn { not_before: None, at: wall, shift_nanos: 0, left_out: None } };
         let fresh = Anchor { recorded: ts, instant: now, wall };
         let before = std::mem::replace(&mut self.last, ts);

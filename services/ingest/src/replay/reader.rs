@@ -20,7 +20,7 @@ const CHUNK_LINES_MAX: usize = 1_024;
 
 /// What is read.
 #[derive(Debug)]
-pub(super) enum Item {
+pub(crate) enum Item {
     /// A file begins.
     File(Arc<PathBuf>),
     /// A line of it.
@@ -35,7 +35,7 @@ pub(super) enum Item {
 }
 
 /// Reads these files, one after the other. The thread ends with the files, or when the receiver is gone.
-pub(super) fn read(name: &str, files: Vec<PathBuf>) -> Result<mpsc::Receiver<Vec<Item>>, IngestError> {
+pub(crate) fn read(name: &str, files: Vec<PathBuf>) -> Result<mpsc::Receiver<Vec<Item>>, IngestError> {
     let (chunks, reading) = mpsc::channel(CHUNKS_AHEAD);
     let body = move || {
         for path in files {
@@ -69,7 +69,14 @@ fn read_file(path: PathBuf, chunks: &mpsc::Sender<Vec<Item>>) -> Option<()> {
             Ok(true) => {}
             Err(why) => {
                 // What comes after this cannot be found: the file ends here.
-                items.push(Item::Fault { line: number, why: why.to_string() });
+                let why = match why.kind() {
+                    std::io::ErrorKind::UnexpectedEof => {
+                        "the recording was cut off here, within what was being written; all before it is played"
+                            .to_owned()
+                    }
+                    _ => why.to_string(),
+                };
+                items.push(Item::Fault { line: number, why });
                 break;
             }
         }

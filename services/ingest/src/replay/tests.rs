@@ -22,11 +22,15 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new(folder: &Path, how: (Speed, bool, bool)) -> Self {
+    fn new(folder: &Path, (speed, repeat, shift): (Speed, bool, bool)) -> Self {
+        Self::playing(folder, How { speed, repeat, shift, ..How::default() })
+    }
+
+    fn playing(folder: &Path, how: How) -> Self {
         Self::of(files::find(&[folder.to_owned()]).expect("recordings"), Vec::new(), how)
     }
 
-    pub(super) fn of(groups: Vec<Group>, archives: Vec<ArchiveGroup>, how: (Speed, bool, bool)) -> Self {
+    pub(super) fn of(groups: Vec<Group>, archives: Vec<ArchiveGroup>, how: How) -> Self {
         let (queue, bundles) = mpsc::channel(4);
         let (retell, wanted) = watch::channel(0);
         let room_bytes = 1 << 20;
@@ -184,4 +188,23 @@ async fn a_damaged_line_or_file_does_not_stop_the_rest() {
     }
     assert_eq!(seen, ["1", "2", "3", ENDED]);
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_range_is_told_and_then_it_ends() {
+    let folder = folder(&[("a.jsonl", "kraken-v2", &[(0, 1), (10, 2), (20, 3), (30, 4)])]);
+    let at = |ms: i64| Some(Time(START + ms * 1_000_000));
+    let play = |from, to| {
+        let range = Range { from, to };
+        World::playing(folder.path(), How { speed: Speed::Max, range, exit: true, ..How::default() })
+    };
+    let mut world = play(at(10), at(20));
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|id| id != ENDED) {
+        seen.push(world.next().await.0);
+    }
+    assert_eq!(seen, ["2", "3", ENDED]);
+    world.running.await.expect("does not panic").expect("it ends by itself");
+    let late = play(at(40), None);
+    late.running.await.expect("does not panic").expect("there is nothing to tell");
 }

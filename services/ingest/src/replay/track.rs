@@ -10,8 +10,8 @@ use ticker_market::Time;
 use tokio::sync::mpsc;
 
 use super::files::Group;
-use super::now;
 use super::reader::{self, Item};
+use super::{Range, now};
 use crate::IngestError;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
@@ -35,6 +35,11 @@ pub(super) struct Track {
     file: Arc<PathBuf>,
     files: usize,
     files_begun: usize,
+    range: Range,
+    /// What was read so far lies before the range.
+    is_before: bool,
+    /// The state at the beginning of the range is still to be told.
+    state_due: bool,
     /// A file has begun, and the connections of the one before may still be open.
     at_seam: bool,
     conns: HashSet<String>,
@@ -46,7 +51,12 @@ pub(super) struct Track {
 }
 
 impl Track {
-    pub(super) fn new(group: &Group, feed: Feed, progress: Arc<progress::Source>) -> Result<Self, IngestError> {
+    pub(super) fn new(
+        group: &Group,
+        range: Range,
+        feed: Feed,
+        progress: Arc<progress::Source>,
+    ) -> Result<Self, IngestError> {
         Ok(Self {
             venue: group.venue.clone(),
             player: player(group)?,
@@ -58,6 +68,9 @@ impl Track {
             file: Arc::default(),
             files: group.files.len(),
             files_begun: 0,
+            range,
+            is_before: range.from.is_some(),
+            state_due: false,
             at_seam: false,
             conns: HashSet::new(),
             last_recorded: None,
@@ -75,6 +88,7 @@ impl Track {
         self.chunk.clear();
         self.conns.clear();
         (self.files_begun, self.at_seam, self.last_recorded) = (0, false, None);
+        (self.is_before, self.state_due) = (self.range.from.is_some(), false);
         Ok(())
     }
 
@@ -104,6 +118,19 @@ impl Track {
             };
             match item {
                 Item::Line(line) => {
+                    if self.range.to.zip(line.ts()).is_some_and(|(to, ts)| ts > to) {
+                        self.chunks.close();
+                        self.chunk.clear();
+                        return self.finish(ending).await;
+                    }
+                    if self.is_before && self.range.from.zip(line.ts()).is_none_or(|(from, ts)| ts < from) {
+                        // Read for the state that it makes.
+                        let at = line.ts().or(self.last_at).unwrap_or(Time(0));
+                        self.take_in(&line, at);
+                        self.out.clear();
+                        continue;
+                    }
+                    self.state_due |= std::mem::take(&mut self.is_before);
                     self.next = Some(line);
                     return Ok(());
                 }
@@ -126,6 +153,18 @@ impl Track {
 
     /// Plays a line as something that happens at `at`.
     pub(super) async fn play(&mut self, line: &Line<'_>, at: Time, shift_nanos: i64) -> Result<(), Gone> {
+        if std::mem::take(&mut self.state_due) {
+            self.player.adapter().retell(at, &mut self.out);
+        }
+        self.take_in(line, at);
+        // The venue's clock is moved with ours, so that the distance between the two stays as it was recorded.
+        for update in &mut self.out.updates {
+            update.ts = update.ts.map(|ts| ts.plus_nanos(shift_nanos));
+        }
+        self.settle().await
+    }
+
+    fn take_in(&mut self, line: &Line<'_>, at: Time) {
         if self.at_seam && !matches!(line, Line::Header { .. }) {
             self.at_seam = false;
             let apart = line.ts().zip(self.last_recorded).map(|(ts, last)| ts.since(last));
@@ -145,11 +184,6 @@ impl Track {
             _ => {}
         }
         self.feed_line(line, at);
-        // The venue's clock is moved with ours, so that the distance between the two stays as it was recorded.
-        for update in &mut self.out.updates {
-            update.ts = update.ts.map(|ts| ts.plus_nanos(shift_nanos));
-        }
-        self.settle().await
     }
 
     pub(super) async fn retell_wanted(&mut self) -> Result<(), Gone> {
@@ -181,6 +215,11 @@ impl Track {
     }
 
     async fn finish(&mut self, ending: &str) -> Result<(), Gone> {
+        if self.is_before {
+            tracing::warn!(venue = self.venue, "the recording ends before the time to begin at: nothing is told");
+            self.progress.set(false, "the recording ends before the time to begin at");
+            return Ok(());
+        }
         let at = self.last_at.unwrap_or_else(now);
         self.player.adapter_mut().end(ending, at, &mut self.out);
         self.progress.set(false, "the replay has ended");

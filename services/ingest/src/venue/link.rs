@@ -85,10 +85,11 @@ impl Link {
         self.send(message, now).await
     }
 
-    /// Sends what waits and may go now. Returns how many messages went.
-    pub(super) async fn send_due(&mut self, now: Instant) -> Result<u64, Error> {
+    /// Sends what waits and may go now, and tells `wrote` of each message. Returns how many went.
+    pub(super) async fn send_due(&mut self, now: Instant, wrote: &mut (impl FnMut(&str) + Send)) -> Result<u64, Error> {
         let mut sent = 0;
         while let Some(text) = self.sends.pop(now) {
+            wrote(&text);
             self.send(Message::text(text), now).await?;
             sent += 1;
         }

@@ -114,7 +114,7 @@ struct World {
     retell: watch::Sender<u64>,
     heard: Arc<Mutex<Vec<String>>>,
     drain: Drain,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), IngestError>>,
     health: Health,
 }
 
@@ -202,7 +202,7 @@ impl World {
 
     async fn end(self) {
         self.drain.start("test");
-        self.running.await.expect("does not panic");
+        self.running.await.expect("does not panic").expect("ends well");
     }
 }
 

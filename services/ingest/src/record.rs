@@ -1,0 +1,219 @@
+//! `ticker record`: what venues send, as it came, in files.
+//!
+//! The sockets are those of a live venue, driven by its adapter, which subscribes, pings, fetches and connects again as
+//! it always does; what it decodes goes nowhere. Each venue writes its own files, one zstd frame a flush
+//! ([`file`]), and waits for the disk: what is not written yet is bounded by one flush and one frame.
+
+mod file;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ticker_feeds::Conn;
+use ticker_feeds::recording::{Line, Payload};
+use ticker_market::Time;
+use ticker_runtime::{Drain, Health};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::file::{RecordFile, Rotation};
+use crate::IngestError;
+use crate::config::{Config, VenueConfig};
+use crate::feed::{Intake, Numbers};
+use crate::progress::{Progress, SourceKind};
+use crate::service::live_venue;
+use crate::venue::{Venue, VenuesHealth, fetch, now};
+
+/// Lines that wait are written early when they have so many bytes.
+const FLUSH_BYTES: usize = 8 << 20;
+
+/// What is decoded beside the recording and thrown away waits in this many bytes.
+const UNUSED_BYTES: usize = 8 << 20;
+
+/// What is recorded, and where to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordConfig {
+    /// The folder that the files are in; made where it is missing. One recorder at a time.
+    pub folder: PathBuf,
+    /// Live venues.
+    pub venues: Vec<String>,
+    /// What is particular for a venue, by its name.
+    pub venue: BTreeMap<String, VenueConfig>,
+    /// Lines reach the disk after so long: a kill loses no more.
+    pub flush_every: Duration,
+    /// A file that has so many bytes is followed by a new one.
+    pub file_bytes_max: u64,
+    /// A file that was begun so long ago is followed by a new one.
+    pub file_age_max: Duration,
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self {
+            folder: PathBuf::from("."),
+            venues: Vec::new(),
+            venue: BTreeMap::new(),
+            flush_every: Duration::from_secs(1),
+            file_bytes_max: 64 << 20,
+            file_age_max: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// A recorder that has not been started. Everything in its configuration that can be checked has been.
+#[derive(Debug)]
+pub struct Recorder {
+    config: RecordConfig,
+    progress: Progress,
+}
+
+impl Recorder {
+    /// Checks the configuration.
+    pub fn new(config: RecordConfig) -> Result<Self, IngestError> {
+        Config { venues: config.venues.clone(), venue: config.venue.clone(), ..Config::default() }.check()?;
+        let why = "it takes at least a millisecond, and files at least a second and 64 KiB";
+        if config.flush_every.is_zero() || config.file_age_max.as_secs() == 0 || config.file_bytes_max < 1 << 16 {
+            return Err(IngestError::Setting { setting: "flush, rotation".to_owned(), why: why.to_owned() });
+        }
+        Ok(Self { config, progress: Progress::new() })
+    }
+
+    /// How its venues do.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Records until `drain` begins, or until a file cannot be written.
+    pub async fn run(self, health: Health, drain: Drain) -> Result<(), IngestError> {
+        crate::describe_metrics();
+        let Self { config, progress } = self;
+        let (queue, mut unused) = mpsc::channel(64);
+        let (_never, retell) = watch::channel(0);
+        let room = Arc::new(Semaphore::new(UNUSED_BYTES));
+        let intake = Intake { queue, room, room_bytes: UNUSED_BYTES, numbers: Arc::new(Numbers::default()), retell };
+        let unused = tokio::spawn(async move { while unused.recv().await.is_some() {} });
+        let ingest = Config { venue: config.venue.clone(), ..Config::default() };
+        let tls = fetch::tls()?;
+        let venues_health = Arc::new(VenuesHealth::new(health.component("venues")));
+        let mut running = JoinSet::new();
+        for name in &config.venues {
+            let live = live_venue(name, &ingest)?;
+            let adapter = ticker_feeds::adapter(name, &live.symbols);
+            let adapter = adapter.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
+            let source = progress.source(name, SourceKind::Venue);
+            let feed = intake.feed(source.clone());
+            let venue = Venue::new(adapter, live.servers, tls.clone(), feed, source, venues_health.clone());
+            let tap = Tap::open(&config, name)?;
+            running.spawn(venue.recorded(tap).run(drain.clone()));
+        }
+        drop(intake);
+        let mut failed = None;
+        while let Some(ended) = running.join_next().await {
+            let ended =
+                ended.unwrap_or_else(|why| Err(IngestError::Source { name: "task".to_owned(), why: why.to_string() }));
+            if let Err(why) = ended {
+                drain.start("a recording cannot be written");
+                failed.get_or_insert(why);
+            }
+        }
+        unused.abort();
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Writes down what a venue's sockets carry.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    folder: PathBuf,
+    /// `None` while a flush has it.
+    file: Option<RecordFile>,
+    lines: Vec<u8>,
+    every: Duration,
+    flush_at: Instant,
+}
+
+impl Tap {
+    fn open(config: &RecordConfig, venue: &str) -> Result<Self, IngestError> {
+        let rotation = Rotation { bytes_max: config.file_bytes_max, age_max: config.file_age_max };
+        let file = RecordFile::resume(&config.folder, venue, rotation, now());
+        let file = file.map_err(|why| unwritable(&config.folder, &why))?;
+        let (every, flush_at) = (config.flush_every, Instant::now() + config.flush_every);
+        Ok(Self { folder: config.folder.clone(), file: Some(file), lines: Vec::new(), every, flush_at })
+    }
+
+    pub(crate) fn connect(&mut self, conn: Conn, url: &str, at: Time) {
+        self.write(&Line::Connect { ts: Some(at), conn: name(conn), url: url.into() });
+    }
+
+    pub(crate) fn disconnect(&mut self, conn: Conn, reason: &str, at: Time) {
+        self.write(&Line::Disconnect { ts: Some(at), conn: name(conn), reason: Some(reason.into()) });
+    }
+
+    pub(crate) fn send(&mut self, conn: Conn, text: &str, at: Time) {
+        self.write(&Line::Send { ts: Some(at), conn: name(conn), data: Payload::Text(text.into()) });
+    }
+
+    pub(crate) fn recv(&mut self, conn: Conn, bytes: &[u8], at: Time) {
+        self.write(&Line::Recv { ts: Some(at), conn: name(conn), data: payload(bytes) });
+    }
+
+    pub(crate) fn http(&mut self, url: &str, body: &[u8], at: Time) {
+        self.write(&Line::Http { ts: Some(at), conn: "http".into(), url: url.into(), data: payload(body) });
+    }
+
+    fn write(&mut self, line: &Line<'_>) {
+        line.write(&mut self.lines);
+    }
+
+    /// When [`Tap::flush_due`] has something to do.
+    pub(crate) fn flush_at(&self) -> Instant {
+        self.flush_at
+    }
+
+    /// Writes to the disk what is due, and waits for it.
+    pub(crate) async fn flush_due(&mut self) -> Result<(), IngestError> {
+        if self.lines.len() < FLUSH_BYTES && Instant::now() < self.flush_at {
+            return Ok(());
+        }
+        self.flush().await
+    }
+
+    /// Writes everything to the disk, and waits for it.
+    pub(crate) async fn flush(&mut self) -> Result<(), IngestError> {
+        self.flush_at = Instant::now() + self.every;
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let lines = std::mem::take(&mut self.lines);
+        let written = tokio::task::spawn_blocking(move || {
+            let written = file.append(&lines, now());
+            (file, lines, written)
+        });
+        let (file, mut lines, written) = written.await.map_err(|why| unwritable(&self.folder, &why))?;
+        lines.clear();
+        (self.file, self.lines) = (Some(file), lines);
+        written.map_err(|why| unwritable(&self.folder, &why))
+    }
+}
+
+fn unwritable(folder: &std::path::Path, why: &dyn std::error::Error) -> IngestError {
+    IngestError::Unwritable { path: folder.to_owned(), why: why.to_string() }
+}
+
+/// A connection's name in the file. They begin at 0 with each recorder, which first ends those of the one before.
+fn name(conn: Conn) -> Cow<'static, str> {
+    Cow::Owned(format!("ws{}", conn.0))
+}
+
+/// Text where it is text: a binary frame that holds text decodes the same.
+fn payload(bytes: &[u8]) -> Payload<'_> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Payload::Text(text.into()),
+        Err(_) => Payload::Binary(bytes.into()),
+    }
+}
