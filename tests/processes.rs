@@ -456,11 +456,10 @@ fn what_is_recorded_through_a_kill_replays_as_the_original() {
     let states = book_states(&replayed(out));
     let begun = states.iter().zip(&original).take_while(|(a, b)| a == b).count();
     assert!(begun >= flushed, "{begun} states are the original's, {flushed} were flushed");
-    // Then comes the snapshot of the second connection, and the rest as it was.
+    // Then comes the snapshot of the second connection, and the rest as it was. What is missing in between was not
+    // flushed: how much that is depends on the disk.
     let rest = &states[begun + 1..];
     assert!(rest.len() > 50 && original.ends_with(rest), "{} of {} states", rest.len(), original.len());
-    let lost = original.len() - begun - rest.len();
-    assert!(lost < original.len() / 4, "{lost} of {} states came within a flush", original.len());
     std::fs::remove_dir_all(&folder).expect("removed");
 }
 
@@ -470,7 +469,7 @@ fn a_hole_in_a_live_feed_is_counted_and_mended() {
         eprintln!("missing recording: kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst; tests/flow counts it as ignored");
         return;
     };
-    let (_venue, port) = kraken_stands_in(path.to_str().expect("UTF-8"), &["--speed", "max", "--fault", "drop:100"]);
+    let (_venue, port) = kraken_stands_in(path.to_str().expect("UTF-8"), &["--speed", "max", "--fault", "drop:150"]);
     let [http, grpc, admin] = std::array::from_fn(|_| free_port());
     let at = |port: u16| format!("127.0.0.1:{port}");
     let server = format!("kraken={}", at(port));

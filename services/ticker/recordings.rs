@@ -51,7 +51,7 @@ pub(crate) async fn replay(args: Replay) -> anyhow::Result<ExitCode> {
         replay.exit = true;
     }
     if ingest.name == ticker_ingest::Config::default().name {
-        // Beside an ingest service of that name the fanout would take one for the other.
+        // So that the fanout's log tells it from an ingest service.
         ingest.name = "replay".to_owned();
     }
     if let Some(fanout) = args.fanout {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use ticker_client::board::Applied;
 use ticker_client::{Over, connect};
 use ticker_ingest::config::{Speed, VenueConfig};
 use ticker_ingest::stand_in::{Server, StandInConfig};
@@ -25,12 +24,12 @@ pub(crate) const PLAYED: [(&str, &str, Speed); 4] = [
 
 /// Faults, and the reason with which they are told to readers; `None` where the venue's protocol makes them harmless.
 pub(crate) const FAULTS: [(usize, &str, Option<&str>); 12] = [
-    (0, "drop:100", Some("checksum")),
+    (0, "drop:150", Some("checksum")),
     (0, "reorder:150", Some("checksum")),
     (0, "double:100", None),
     (0, "disconnect:100", Some("stale")),
     (0, "stall:100", Some("stale")),
-    (0, "corrupt:100", Some("checksum")),
+    (0, "corrupt:150", Some("checksum")),
     (2, "drop:300", Some("gap")),
     (2, "double:300", None),
     (2, "disconnect:300", Some("stale")),

@@ -96,7 +96,8 @@ impl InstrumentState {
             reason: None,
             last_verified: None,
         });
-        if self.lost {
+        // What its publisher closed had nothing more to come: a replay that has ended, say.
+        if self.lost && told.state != State::Closed {
             return Status { state: State::Stale, reason: Some("publisher_lost".into()), ..told };
         }
         if self.crossed && told.state == State::Live {

@@ -1,8 +1,9 @@
 //! `ticker record`: what venues send, as it came, in files.
 //!
 //! The sockets are those of a live venue, driven by its adapter, which subscribes, pings, fetches and connects again as
-//! it always does; what it decodes goes nowhere. Each venue writes its own files, one zstd frame a flush
-//! ([`file`]), and waits for the disk: what is not written yet is bounded by one flush and one frame.
+//! it always does; what it decodes goes nowhere. Each venue writes its own files, one zstd frame a flush ([`file`]), and
+//! reads on while the disk takes it, so that a slow disk does not show in the times of receipt. Where a second flush is
+//! full before the first is on the disk, it waits: what is not written yet is bounded by the two and one frame.
 
 mod file;
 
@@ -17,7 +18,7 @@ use ticker_feeds::recording::{Line, Payload};
 use ticker_market::Time;
 use ticker_runtime::{Drain, Health};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use self::file::{RecordFile, Rotation};
@@ -125,12 +126,16 @@ impl Recorder {
     }
 }
 
+/// A flush gives everything back, and how it went.
+type Flushed = (RecordFile, Vec<u8>, std::io::Result<()>);
+
 /// Writes down what a venue's sockets carry.
 #[derive(Debug)]
 pub(crate) struct Tap {
     folder: PathBuf,
     /// `None` while a flush has it.
     file: Option<RecordFile>,
+    flushing: Option<JoinHandle<Flushed>>,
     lines: Vec<u8>,
     every: Duration,
     flush_at: Instant,
@@ -142,7 +147,7 @@ impl Tap {
         let file = RecordFile::resume(&config.folder, venue, rotation, now());
         let file = file.map_err(|why| unwritable(&config.folder, &why))?;
         let (every, flush_at) = (config.flush_every, Instant::now() + config.flush_every);
-        Ok(Self { folder: config.folder.clone(), file: Some(file), lines: Vec::new(), every, flush_at })
+        Ok(Self { folder: config.folder.clone(), file: Some(file), flushing: None, lines: Vec::new(), every, flush_at })
     }
 
     pub(crate) fn connect(&mut self, conn: Conn, url: &str, at: Time) {
@@ -174,29 +179,46 @@ impl Tap {
         self.flush_at
     }
 
-    /// Writes to the disk what is due, and waits for it.
+    /// Has what is due written to the disk, and goes on; waits only where too much would come together.
     pub(crate) async fn flush_due(&mut self) -> Result<(), IngestError> {
-        if self.lines.len() < FLUSH_BYTES && Instant::now() < self.flush_at {
+        let is_full = self.lines.len() >= FLUSH_BYTES;
+        if !is_full && Instant::now() < self.flush_at {
             return Ok(());
         }
-        self.flush().await
+        self.flush_at = Instant::now() + self.every;
+        if is_full || self.flushing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.flushed().await?;
+        }
+        if !self.lines.is_empty()
+            && let Some(mut file) = self.file.take()
+        {
+            let lines = std::mem::take(&mut self.lines);
+            self.flushing = Some(tokio::task::spawn_blocking(move || {
+                let written = file.append(&lines, now());
+                (file, lines, written)
+            }));
+        }
+        Ok(())
     }
 
     /// Writes everything to the disk, and waits for it.
     pub(crate) async fn flush(&mut self) -> Result<(), IngestError> {
-        self.flush_at = Instant::now() + self.every;
+        self.flushed().await?;
+        self.flush_at = Instant::now();
+        self.flush_due().await?;
+        self.flushed().await
+    }
+
+    /// Waits until the flush that is under way has ended.
+    async fn flushed(&mut self) -> Result<(), IngestError> {
+        let Some(flushing) = self.flushing.take() else { return Ok(()) };
+        let (file, mut lines, written) = flushing.await.map_err(|why| unwritable(&self.folder, &why))?;
+        self.file = Some(file);
         if self.lines.is_empty() {
-            return Ok(());
+            // It keeps its capacity.
+            lines.clear();
+            self.lines = lines;
         }
-        let Some(mut file) = self.file.take() else { return Ok(()) };
-        let lines = std::mem::take(&mut self.lines);
-        let written = tokio::task::spawn_blocking(move || {
-            let written = file.append(&lines, now());
-            (file, lines, written)
-        });
-        let (file, mut lines, written) = written.await.map_err(|why| unwritable(&self.folder, &why))?;
-        lines.clear();
-        (self.file, self.lines) = (Some(file), lines);
         written.map_err(|why| unwritable(&self.folder, &why))
     }
 }

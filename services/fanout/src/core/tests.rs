@@ -170,6 +170,16 @@ fn a_lost_publisher_makes_its_instruments_stale_until_it_goes_on() {
 }
 
 #[test]
+fn what_was_closed_stays_closed_without_its_publisher() {
+    let mut p = Published::new(core(), &["A-USD"]);
+    p.put("status/kraken/A-USD", Kind::Update, status(State::Closed)).expect("good");
+    p.core.detach(p.stream, Time(0));
+    assert!(p.core.sweep(Time(LIMITS.source_grace_nanos)));
+    assert!(matches!(p.last("status/kraken/A-USD").data, Data::Status(s) if s.state == State::Closed));
+    check_tape(&p.core);
+}
+
+#[test]
 fn another_publisher_begins_every_book_anew() {
     let mut p = Published::new(core(), &["A-USD"]);
     p.put(BOOK, Kind::Snapshot, levels(&[(99, 1)], &[(101, 1)])).expect("good");
