@@ -3,8 +3,6 @@
 
 #![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
 
-#![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
-
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -117,7 +117,7 @@ impl StandIn {
         {
             let path = path_of(url);
             // The first of each path, and of the path without its query.
-            for key in [path, path.split('?').next().unwrap_or(path)] {
+            for key in [path, without_query(path)] {
                 if !self.bodies.contains_key(key) {
                     self.bodies_bytes += body.len();
                     self.bodies.insert(key.to_owned(), body.clone().into_owned());
@@ -149,7 +149,7 @@ impl StandIn {
         if self.dialect.asked(request, path, said) {
             return;
         }
-        let body = self.bodies.get(path).or_else(|| self.bodies.get(path.split('?').next().unwrap_or(path)));
+        let body = self.bodies.get(path).or_else(|| self.bodies.get(without_query(path)));
         said.push(match body {
             Some(body) => Said::Answer { request, status: 200, body: body.clone() },
             None => {
@@ -204,6 +204,11 @@ impl StandIn {
 fn path_of(url: &str) -> &str {
     let after = url.split_once("://").map_or(url, |(_, rest)| rest);
     after.find('/').map_or("/", |at| &after[at..])
+}
+
+/// The path alone. Whether it ends with a slash makes no difference to venues, and differs between programs.
+fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or(path).trim_end_matches('/')
 }
 
 /// A JSON string.

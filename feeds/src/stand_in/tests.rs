@@ -307,6 +307,8 @@ fn another_venue_is_played_verbatim_from_its_beginning() {
     said.clear();
     stand_in.asked(9, "/list?a=b", &mut said);
     stand_in.asked(10, "/other", &mut said);
+    stand_in.asked(11, "/list/", &mut said);
     assert_eq!(said[0], Said::Answer { request: 9, status: 200, body: "{\"list\":1}".to_owned() });
     assert!(matches!(&said[1], Said::Answer { request: 10, status: 404, .. }));
+    assert!(matches!(&said[2], Said::Answer { request: 11, status: 200, .. }));
 }
