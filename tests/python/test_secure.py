@@ -62,8 +62,8 @@ def tls(*protocols: str) -> ssl.SSLSocket:
     )
 
 
-def metric(name: str) -> float:
-    connection = http.client.HTTPConnection(service.admin, timeout=TIMEOUT_S)
+def metric(name: str, of: Service | None = None) -> float:
+    connection = http.client.HTTPConnection((of or service).admin, timeout=TIMEOUT_S)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
@@ -327,6 +327,15 @@ class Http3(unittest.IsolatedAsyncioTestCase):
                 if len(places) == 40:
                     break
             self.assertEqual(places, sorted(set(places)))
+
+    async def test_under_load_an_address_is_validated_first(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(f"{folder}/ticker.toml", "w") as toml:
+                toml.write("[edge]\nquic_handshakes_unvalidated_max = 0\nquic_segmentation_offload = false\n")
+            with Service(sys.argv[1], "--synthetic", "3@20", "--config", f"{folder}/ticker.toml") as other:
+                async with connected(other.tls) as client:
+                    self.assertEqual((await client.get("/v1/venues"))[0], 200)
+                self.assertEqual(await asyncio.to_thread(metric, "ticker_edge_quic_retries_total", other), 1)
 
     async def test_drain(self):
         with Service(sys.argv[1], "--synthetic", "3@20") as other:

@@ -27,6 +27,9 @@ pub struct Config {
     pub quic: bool,
     /// QUIC connections; more are refused.
     pub quic_connections_max: usize,
+    /// With so many QUIC handshakes under way, whoever begins one must first show that it is where it says (RFC 9000
+    /// §8.1.2): a round trip more for them, against answers to forged addresses.
+    pub quic_handshakes_unvalidated_max: usize,
     /// Several QUIC packets a system call (GSO). Worth turning off where the log complains of it: some kernels and
     /// network drivers get it wrong.
     pub quic_segmentation_offload: bool,
@@ -81,6 +84,7 @@ impl Default for Config {
             tls_connections_max: 20_000,
             quic: true,
             quic_connections_max: 20_000,
+            quic_handshakes_unvalidated_max: 64,
             quic_segmentation_offload: true,
             admin: (Ipv4Addr::LOCALHOST, 9092).into(),
             fanout: "http://127.0.0.1:50051".into(),

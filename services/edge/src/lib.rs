@@ -166,6 +166,7 @@ impl Edge {
                 let tls = tls::server_config(Arc::clone(&certificates), &quic::ALPN, true);
                 let limits = quic::Limits {
                     connections_max: config.quic_connections_max,
+                    handshakes_unvalidated_max: config.quic_handshakes_unvalidated_max,
                     segmentation_offload: config.quic_segmentation_offload,
                 };
                 let endpoint = quic::endpoint(udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;

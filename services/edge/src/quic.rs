@@ -27,9 +27,6 @@ pub(crate) const ALPN: [&[u8]; 2] = [b"h3", b"ticker/1"];
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// With so many handshakes under way, whoever begins one must first show that it is where it says (RFC 9000 §8.1.2).
-const HANDSHAKES_UNVALIDATED_MAX: usize = 64;
-
 /// Connections that wait to be looked at, at most.
 const INCOMING_MAX: usize = 1_024;
 
@@ -65,6 +62,8 @@ const LAST_PACKETS_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) connections_max: usize,
+    /// With so many handshakes under way, the address of whoever begins another is validated.
+    pub(crate) handshakes_unvalidated_max: usize,
     /// Several packets a system call (GSO).
     pub(crate) segmentation_offload: bool,
 }
@@ -118,7 +117,7 @@ pub(crate) async fn serve(endpoint: Endpoint, limits: Limits, service: Router, w
         if endpoint.open_connections() >= limits.connections_max {
             metrics::counter!("ticker_edge_quic_refused_total").increment(1);
             incoming.refuse();
-        } else if handshakes.load(Ordering::Relaxed) >= HANDSHAKES_UNVALIDATED_MAX && incoming.may_retry() {
+        } else if handshakes.load(Ordering::Relaxed) >= limits.handshakes_unvalidated_max && incoming.may_retry() {
             metrics::counter!("ticker_edge_quic_retries_total").increment(1);
             // It may retry, so this cannot fail.
             let _ = incoming.retry();
