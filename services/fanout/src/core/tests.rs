@@ -174,7 +174,7 @@ fn what_was_closed_stays_closed_without_its_publisher() {
     let mut p = Published::new(core(), &["A-USD"]);
     p.put("status/kraken/A-USD", Kind::Update, status(State::Closed)).expect("good");
     p.core.detach(p.stream, Time(0));
-    assert!(p.core.sweep(Time(LIMITS.source_grace_nanos)));
+    assert!(!p.core.sweep(Time(LIMITS.source_grace_nanos)), "there is nothing to tell");
     assert!(matches!(p.last("status/kraken/A-USD").data, Data::Status(s) if s.state == State::Closed));
     check_tape(&p.core);
 }
