@@ -138,6 +138,11 @@ impl Archive for DbnFile {
                 ProcessResult::ReadMore(_) => return Ok(None),
                 ProcessResult::Metadata(metadata) => self.state.metadata(&metadata, out),
                 ProcessResult::Record(()) => {
+                    // Records are read where they lie. Those of a good file all have lengths of a multiple of eight.
+                    if self.fsm.data().as_ptr().align_offset(RECORD_ALIGNMENT) != 0 {
+                        self.failed = true;
+                        return failed(self.at(), format!("a record at no multiple of {RECORD_ALIGNMENT} bytes"));
+                    }
                     let Some(record) = self.fsm.last_record() else { continue };
                     return Ok(self.state.record(record, out));
                 }
@@ -168,6 +173,9 @@ impl Archive for DbnFile {
         }
     }
 }
+
+/// Of the layouts that records are read by, in bytes.
+const RECORD_ALIGNMENT: usize = 8;
 
 impl State {
     fn metadata(&mut self, metadata: &Metadata, out: &mut Out) {

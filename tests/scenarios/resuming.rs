@@ -184,10 +184,11 @@ pub(crate) async fn epoch_changes(transport: &'static Transport) {
     screen.catch_up(&stage.source.record, &ALL).await;
     screen.lay(&stage.source.record, Begun::Here);
     let (had, notices) = (screen.got.len(), screen.notices.len());
-    stage.restart_fanout().await;
+    // It reads meanwhile: a poll is under way when it happens.
+    let reading = screen.until_notice("a gap", |n| matches!(n, Notice::Gap { .. }));
+    tokio::join!(reading, stage.restart_fanout());
     stage.source.begin_books(30).await;
     stage.source.bustle(60).await;
-    screen.until_notice("a gap", |n| matches!(n, Notice::Gap { .. })).await;
     // Of the event channels it gets what happens once the new tape is followed; the gap says so.
     let states: Vec<&str> = ALL.into_iter().filter(|t| !EVENTS.contains(t)).collect();
     screen.catch_up(&stage.source.record, &states).await;

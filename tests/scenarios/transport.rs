@@ -131,6 +131,8 @@ async fn told_by_problem(stage: &Stage, subscription: &Subscription, code: Code)
 async fn told_by_client(stage: &Stage, subscription: Subscription) -> (Code, String) {
     match bounded("an answer", connect(stage.options(), subscription)).await {
         Err(Error::Refused { code, message, .. }) => (code, message),
+        // What it need not ask for to know.
+        Err(Error::Options(message)) => (Code::BadRequest, message),
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was accepted"),
     }

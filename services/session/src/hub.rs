@@ -190,7 +190,8 @@ impl Hub {
         } else if !empty {
             session.before.push_back(Beginning::Gap(None));
         }
-        session.cursor = self.position;
+        // Who is read once has not been given the new epoch's states yet: see [`Hub::cursor`].
+        session.cursor = if session.opening.mode == Mode::Once { 0 } else { self.position };
         session.floor = 0;
         session.backlog = VecDeque::new();
         session.joins.iter_mut().for_each(|j| j.begin_anew(self.position, |t| topics[t as usize].class));
@@ -413,16 +414,23 @@ impl Hub {
         !self.needs.is_empty()
     }
 
-    /// Has the session begun all that it asked for, and was told so?
+    /// Has the session begun all that it asked for, and was told so? What upstream does not know (after a restart) is not
+    /// waited for, but by a session that is read once: its reader would be told that it has seen what it has not.
     pub fn is_settled(&self, id: SessionId) -> bool {
         self.key(id).is_some_and(|key| {
-            self.sessions[key].joins.iter().all(|j| j.dormant) && self.sessions[key].after.is_empty()
+            let session = &self.sessions[key];
+            let once = session.opening.mode == Mode::Once;
+            session.joins.iter().all(|j| j.dormant && !once) && session.after.is_empty()
         })
     }
 
     /// The cursor at which a session stands, once all that was planned for it is sent.
     pub fn cursor(&self, id: SessionId) -> Option<String> {
-        Some(self.cursor_of(self.standing(self.key(id)?)))
+        let key = self.key(id)?;
+        let session = &self.sessions[key];
+        // Read once, and answered before what began anew could be given: the next answer gives it.
+        let waits = session.opening.mode == Mode::Once && session.joins.iter().any(|j| j.id.is_none());
+        Some(self.cursor_of(if waits { session.cursor } else { self.standing(key) }))
     }
 
     /// When [`Hub::tick`] wants to be called next.

@@ -6,6 +6,7 @@ use ticker_proto::{Code, Form, Notice};
 use ticker_session::Limits;
 
 use crate::scene::*;
+use crate::tape::instrument;
 use crate::world::World;
 
 #[test]
@@ -234,4 +235,26 @@ fn nobody_waits_for_ever_for_a_wake_up() {
             reader.converged(&world.tapes, &world.epoch, false);
         }
     }
+}
+
+#[test]
+fn a_poll_that_meets_a_new_epoch_waits_until_its_topics_are_known_again() {
+    let mut world = world();
+    let at = world.poller("p");
+    world.poll(at, vec![QUOTE.into()], 0);
+    world.settle();
+    assert!(world.readers[at].id.is_none(), "a first poll is answered at once");
+    world.poll(at, vec![QUOTE.into()], 60_000);
+    world.settle();
+    // The fanout has begun anew, and no venue has come back to it yet.
+    world.new_epoch(0);
+    world.passes();
+    assert!(world.readers[at].id.is_some(), "an answer now would say that it has seen what it has not");
+    world.tape().announce(instrument("va", "AAA"));
+    world.happen(QUOTE);
+    world.settle();
+    assert!(world.readers[at].id.is_none());
+    world.poll(at, vec![QUOTE.into()], 0);
+    world.settle();
+    assert_eq!(seqs(&world, at, QUOTE).last(), on_tape(&world, QUOTE).last());
 }
