@@ -169,8 +169,9 @@ await withPage([], async (page) => {
   await check("the end of a session has the contract's code and a cursor", async () => {
     const end = await page.evaluate(async () => {
       const { session, send, next } = await window.openSession();
-      await send("x".repeat(70_000));
-      while (await next());
+      // The session may end before all of it is written, or before its last words are read.
+      await send("x".repeat(70_000)).catch(() => {});
+      for (let more = true; more; ) more = await next().catch(() => false);
       const { closeCode, reason } = await session.closed;
       return `${closeCode} ${reason}`;
     });
