@@ -29,6 +29,8 @@ struct Run {
     before_p99: f64,
     after_p99: f64,
     kib_a_frozen: f64,
+    /// How much memory grew by itself in as much time before, counted likewise.
+    kib_drift: f64,
     fresh_millis: f64,
     missing: f64,
     ended: f64,
@@ -42,10 +44,11 @@ pub(crate) fn frozen(plan: Plan, at: &Places) -> Result<Section, String> {
     for _ in 0..plan.runs {
         let run = once(plan, at)?;
         say(&format!(
-            "  p99 {:.2} ms, with frozen readers {:.2} ms; {:.2} KiB a frozen reader; fresh {:.0} ms after the thaw; others {:.0} %",
+            "  p99 {:.2} ms, with frozen readers {:.2} ms; {:.2} KiB a frozen reader (drift {:.2}); fresh {:.0} ms after the thaw; others {:.0} %",
             run.before_p99,
             run.after_p99,
             run.kib_a_frozen,
+            run.kib_drift,
             run.fresh_millis,
             run.foreign * 100.0
         ));
@@ -59,6 +62,7 @@ pub(crate) fn frozen(plan: Plan, at: &Places) -> Result<Section, String> {
                 format!("**{:.2}**", r.after_p99),
                 format!("{:.2}", r.after_p99 / r.before_p99),
                 format!("**{:.2}**", r.kib_a_frozen),
+                format!("{:.2}", r.kib_drift),
                 format!("**{:.0}**", r.fresh_millis),
                 format!("{:.0}", r.missing),
                 format!("{:.0}", r.ended),
@@ -71,6 +75,7 @@ pub(crate) fn frozen(plan: Plan, at: &Places) -> Result<Section, String> {
         "p99 ms of the others",
         "÷",
         "resident KiB a frozen reader",
+        "the same before the freeze",
         "ms from thaw to newest state, last reader",
         "trades missing",
         "readers ended",
@@ -78,7 +83,8 @@ pub(crate) fn frozen(plan: Plan, at: &Places) -> Result<Section, String> {
     ];
     section.table(&header, &rows);
     section.line(
-        "Memory is the edge's own (resident, smaps), with the frozen readers' sockets full, less what it was before. Fresh: \
+        "Memory is the edge's own (resident, smaps), with the frozen readers' sockets full, less what it was before; its growth in as \
+         much time before the freeze is given beside it, not taken off. Fresh: \
          every formerly frozen reader has, of each of its quote topics, an event that was due after the thaw.",
     );
     let middle = |of: fn(&Run) -> f64| {
@@ -116,6 +122,8 @@ fn once(plan: Plan, at: &Places) -> Result<Run, String> {
     crowd.wait_served(READERS, Duration::from_secs(60))?;
     let publisher = rig.target().map(|t| Publisher::start(MARKET, t)).transpose()?;
     std::thread::sleep(BACKLOGS_FULL_WITHIN);
+    let earlier = rig.measured.usage().resident_kib;
+    std::thread::sleep(FILLS_WITHIN);
     let foreign = Foreign::begin(&rig);
     crowd.reset()?;
     std::thread::sleep(plan.times.measure);
@@ -145,6 +153,7 @@ fn once(plan: Plan, at: &Places) -> Result<Run, String> {
         before_p99: p99(&before),
         after_p99: p99(&after),
         kib_a_frozen: (full as f64 - resident as f64) / FROZEN as f64,
+        kib_drift: (resident as f64 - earlier as f64) / FROZEN as f64,
         fresh_millis,
         missing: end.tally.trades_missing as f64,
         ended: end.ended as f64,

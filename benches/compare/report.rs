@@ -170,6 +170,10 @@ pub(crate) fn write(
         out.push_str(&each(&section["lines"]).join("\n"));
         out.push_str(&format!("\n{}. {}.\n", said("machine"), each(&section["versions"]).join("; ")));
     }
+    // What `benches/lossy/run.py` measured.
+    if let Ok(lossy) = std::fs::read_to_string(results.with_file_name("lossy.md")) {
+        out.push_str(&format!("\n{}\n", lossy.trim_end()));
+    }
     out.push('\n');
     for (key, section) in &sections {
         out.push_str(&format!("{}{key} {section}{}\n", KEPT.0, KEPT.1));

@@ -70,6 +70,10 @@ impl Places {
                 run("apt-get", &install)?;
             }
         }
+        if run("caddy", &["version"]).is_err() {
+            say("installing Caddy from Debian");
+            run("apt-get", &["install", "-y", "--no-install-recommends", "caddy"])?;
+        }
         Ok(())
     }
 
@@ -96,6 +100,7 @@ impl Places {
         vec![
             format!("{}, source {commit}", first(run(&self.ticker, &["--version"]))),
             format!("Bun {bun} (npm `@oven/bun-linux-x64`)"),
+            format!("Caddy {} (Debian)", first(run("caddy", &["version"]))),
             format!("{}, nchan {nchan} (Debian `libnginx-mod-nchan`)", first(run("nginx", &["-v"]))),
         ]
     }
@@ -126,6 +131,12 @@ impl Rig {
             Subject::Bare(messages) => Self::bare(feed, over, readers, messages, false, at),
             Subject::Send => Self::bare(feed, over, readers, 1, true, at),
         }
+    }
+
+    /// Ours, with its TLS address: for readers whose requests come that way.
+    pub(crate) fn with_tls(feed: Feed, at: &Places) -> Result<(Self, SocketAddr), String> {
+        let secure = free_port()?;
+        Ok((Self::ours(feed, &format!("tls_listen = \"{secure}\"\n"), at)?, secure))
     }
 
     /// Once: where the publisher sends. The bare loop publishes to itself.

@@ -77,9 +77,12 @@ impl Follow {
                 out.push(Upstream::Events { frames: Arc::new(frames), seq: events.seq });
             }
             Step::Progress(progress) => {
+                // Shards are not woken to hear what they know.
+                if progress.seq > self.position || self.resuming {
+                    out.push(Upstream::Progress(progress.seq));
+                }
                 self.resuming = false;
                 self.position = self.position.max(progress.seq);
-                out.push(Upstream::Progress(progress.seq));
             }
         }
         Ok(())

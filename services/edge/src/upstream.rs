@@ -31,7 +31,7 @@ const INTERESTS_MAX: usize = 1;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A stream that says nothing for so long is dead: a fanout tells its progress every 100 ms.
+/// A stream that says nothing for so long is dead: a fanout tells its progress every second at least.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// What the edge itself follows: whether each instrument is live, for the lists.

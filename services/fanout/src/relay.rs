@@ -19,10 +19,13 @@ use tonic::{Request, Response, Status};
 
 use crate::core::Core;
 use crate::reader::{Change, Piece, Reader};
-use crate::{Fanout, draining, now, steps, telemetry};
+use crate::{Fanout, draining, steps, telemetry};
 
-/// How often a stream tells its place. The contract of Relay says 100 ms at most; a timer may be late.
+/// How soon a stream tells its place after it has moved. The contract of Relay says 100 ms at most; a timer may be late.
 const PROGRESS_EVERY: Duration = Duration::from_millis(80);
+
+/// How often a stream tells its place while it does not move: to show that it lives.
+const PROGRESS_QUIET_EVERY: Duration = Duration::from_secs(1);
 
 /// Longest name of a stream, in bytes.
 const STREAM_NAME_BYTES_MAX: usize = 128;
@@ -188,6 +191,8 @@ struct Follower {
     head: watch::Receiver<u64>,
     /// When the stream's place is told next.
     progress: Pin<Box<Sleep>>,
+    /// When it was told last, and which.
+    told: Option<(Instant, u64)>,
     ended: bool,
 }
 
@@ -238,6 +243,7 @@ impl Follower {
             out: VecDeque::new(),
             head,
             progress: Box::pin(sleep_until(Instant::now())),
+            told: None,
             ended: false,
             fanout,
         };
@@ -310,14 +316,29 @@ impl Follower {
         let more = more.map_err(|why| ended("slow_consumer", Code::SlowConsumer.status(why.to_string())))?;
         let position = self.reader.position();
         steps::encode(&mut self.pieces, position, &mut self.out);
-        if self.progress.deadline() <= Instant::now() {
-            self.progress.as_mut().reset(Instant::now() + PROGRESS_EVERY);
-            steps::push(&mut self.out, Step::Progress(v1::Progress { seq: position, time: now().0 }));
-        }
+        self.tell_progress(position);
         if !more && self.out.is_empty() && self.fanout.drain().is_started() {
             return Err(ended("draining", draining()));
         }
         Ok(more)
+    }
+
+    /// Tells the stream's place if that is due, and sees to it that it will be.
+    fn tell_progress(&mut self, position: u64) {
+        let now = Instant::now();
+        let mut due = match self.told {
+            Some((at, told)) if position > told => at + PROGRESS_EVERY,
+            Some((at, _)) => at + PROGRESS_QUIET_EVERY,
+            None => now,
+        };
+        if due <= now {
+            self.told = Some((now, position));
+            due = now + PROGRESS_QUIET_EVERY;
+            steps::push(&mut self.out, Step::Progress(v1::Progress { seq: position, time: crate::now().0 }));
+        }
+        if self.progress.deadline() != due {
+            self.progress.as_mut().reset(due);
+        }
     }
 
     /// Waits until another pass makes sense.

@@ -1,0 +1,195 @@
+//! Readers over TLS and QUIC: the market, and idle ones.
+
+use std::time::{Duration, Instant};
+
+use crate::feed::Feed;
+use crate::flows::{MARKET, Plan};
+use crate::measure::{Foreign, wait_for_calm};
+use crate::process::{SERVER_CORE, Started, free_port, say, tail};
+use crate::publish::Publisher;
+use crate::report::{Goal, Section, millis, percent};
+use crate::secure_crowd::{SecureCrowd, Way};
+use crate::servers::{Places, Rig};
+
+/// The market's readers are fewer here: those who decrypt share a core with all but the server.
+const READERS: usize = 100;
+const TOPICS_PER_READER: usize = 20;
+/// Idle readers.
+const IDLE: usize = 1_000;
+const SERVE_WITHIN: Duration = Duration::from_secs(60);
+
+struct Flow {
+    cpu_per_event: f64,
+    events_per_second: f64,
+    p50: f64,
+    p99: f64,
+    bytes_per_event: f64,
+    server_cpu: f64,
+    foreign: f64,
+}
+
+/// CPU for an event over each way, and what an idle reader costs.
+pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
+    let title =
+        "TLS and QUIC: the market's 200 topics and 5,000 events/s, 100 readers of 20 topics each; 1,000 idle ones";
+    let mut section = Section::new("secure", title);
+    let ways = [Way::Tls, Way::Http3, Way::WebTransport, Way::Datagrams];
+    let mut subjects: Vec<(Way, bool)> = ways.iter().map(|way| (*way, false)).collect();
+    if plan.peers {
+        subjects.push((Way::Http3, true));
+    }
+    let mut flows: Vec<Vec<Flow>> = subjects.iter().map(|_| Vec::new()).collect();
+    for _ in 0..plan.runs {
+        for ((way, caddy), flows) in subjects.iter().zip(&mut flows) {
+            let flow = flow(*way, *caddy, plan, at).map_err(|e| format!("{}: {e}", name(*way, *caddy)))?;
+            say(&format!(
+                "  {:<44} {:6.2} µs an event, {:7.0}/s, p50 {:.2} ms, p99 {:.2} ms, server {:.0} %, others {:.0} %",
+                name(*way, *caddy),
+                flow.cpu_per_event,
+                flow.events_per_second,
+                flow.p50 / 1e3,
+                flow.p99 / 1e3,
+                flow.server_cpu * 100.0,
+                flow.foreign * 100.0
+            ));
+            flows.push(flow);
+        }
+    }
+    let middle = |flows: &[Flow], of: fn(&Flow) -> f64| {
+        let mut all: Vec<f64> = flows.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    let rows: Vec<Vec<String>> = subjects
+        .iter()
+        .zip(&flows)
+        .map(|((way, caddy), flows)| {
+            vec![
+                name(*way, *caddy),
+                format!("**{:.2}**", middle(flows, |f| f.cpu_per_event)),
+                format!("{:.0}", middle(flows, |f| f.events_per_second)),
+                millis(middle(flows, |f| f.p50)),
+                millis(middle(flows, |f| f.p99)),
+                format!("{:.0}", middle(flows, |f| f.bytes_per_event)),
+                percent(middle(flows, |f| f.server_cpu)),
+                percent(middle(flows, |f| f.foreign)),
+            ]
+        })
+        .collect();
+    let header = [
+        "way",
+        "CPU µs an event",
+        "events/s delivered",
+        "p50 ms from pub",
+        "p99 ms",
+        "bytes an event",
+        "server CPU",
+        "others' CPU",
+    ];
+    section.table(&header, &rows);
+    section.line(
+        "Asked for: 50,000 events/s. Datagrams carry the quotes, the newest of each; trades go on the stream. Caddy (Debian) \
+         stands between HTTP/3 and an edge's plain SSE: its own CPU alone.",
+    );
+    let cpu = |at: usize| middle(&flows[at], |f| f.cpu_per_event);
+    let mut goal = |what: &str, measured, factor: f64| {
+        let (limit, of) = (cpu(0) * factor, format!("{factor} × SSE over TCP with TLS"));
+        section.goal(&Goal { what: what.into(), measured, limit, unit: "µs", of });
+    };
+    goal("SSE over HTTP/3: CPU an event", cpu(1), 1.5);
+    goal("WebTransport datagrams: CPU an event", cpu(3), 1.2);
+    idle_readers(&ways, at, &mut section)?;
+    Ok(section)
+}
+
+fn name(way: Way, caddy: bool) -> String {
+    if caddy { format!("{}, by Caddy", way.name()) } else { format!("{}, ticker edge", way.name()) }
+}
+
+fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Flow, String> {
+    wait_for_calm();
+    let (mut rig, mut secure) = Rig::with_tls(MARKET, at)?;
+    let proxy = if caddy { Some(self::caddy(rig.readers_at, at)?) } else { None };
+    if let Some((_, addr)) = &proxy {
+        secure = *addr;
+    }
+    let topics = |reader: usize| -> Vec<String> {
+        let first = reader * TOPICS_PER_READER % MARKET.topics();
+        (first..first + TOPICS_PER_READER).map(|n| MARKET.topic(n % MARKET.topics())).collect()
+    };
+    let crowd = SecureCrowd::start(secure, way, (0..READERS).map(topics).collect())?;
+    crowd.wait_served(READERS, SERVE_WITHIN)?;
+    let publisher = rig.target().map(|t| Publisher::start(MARKET, t)).transpose()?;
+    std::thread::sleep(plan.times.warm_up);
+    let measured = proxy.as_ref().map_or(&rig.measured, |(proxy, _)| proxy);
+    let (foreign, before) = (Foreign::begin(&rig), measured.usage());
+    crowd.reset();
+    std::thread::sleep(plan.times.measure);
+    let micros = (measured.usage().cpu_micros - before.cpu_micros) as f64;
+    let flow = crowd.with(|seen| {
+        let (events, elapsed) = (seen.events.max(1) as f64, seen.since.elapsed());
+        Flow {
+            cpu_per_event: micros / events,
+            events_per_second: events / elapsed.as_secs_f64(),
+            p50: seen.latency.quantile(0.5) as f64,
+            p99: seen.latency.quantile(0.99) as f64,
+            bytes_per_event: seen.bytes as f64 / events,
+            server_cpu: micros / elapsed.as_micros() as f64,
+            // Caddy's own work is no other's.
+            foreign: foreign.end(&rig) - if caddy { micros / elapsed.as_micros() as f64 } else { 0.0 },
+        }
+    });
+    if let Some(why) = crowd.with(|seen| seen.why.clone().filter(|_| seen.ended > 0)) {
+        return Err(format!("a reader ended: {why}"));
+    }
+    publisher.map(Publisher::stop).transpose()?;
+    Ok(flow)
+}
+
+fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<(), String> {
+    let feed = Feed::quotes(1, 0.0);
+    let (mut rows, mut most) = (Vec::new(), 0.0f64);
+    for way in ways.iter().filter(|way| **way != Way::Datagrams) {
+        wait_for_calm();
+        let (mut rig, secure) = Rig::with_tls(feed, at)?;
+        let _target = rig.target();
+        let before = rig.measured.usage();
+        let crowd = SecureCrowd::start(secure, *way, vec![vec![feed.topic(0)]; IDLE])?;
+        crowd.wait_served(IDLE, SERVE_WITHIN).map_err(|e| format!("idle {}: {e}", way.name()))?;
+        // What connecting has left behind may settle.
+        std::thread::sleep(Duration::from_secs(5));
+        let (joined, since) = (rig.measured.usage(), Instant::now());
+        std::thread::sleep(Duration::from_secs(20));
+        let after = rig.measured.usage();
+        let kib = after.resident_kib.saturating_sub(before.resident_kib) as f64 / IDLE as f64;
+        let cpu = (after.cpu_micros - joined.cpu_micros) as f64 / IDLE as f64 / since.elapsed().as_secs_f64();
+        say(&format!("  idle, {}: {kib:.1} KiB and {cpu:.1} µs/s a reader", way.name()));
+        rows.push(vec![way.name().to_owned(), format!("**{kib:.1}**"), format!("{cpu:.1}")]);
+        if *way != Way::Tls {
+            most = most.max(kib);
+        }
+    }
+    section.table(&["idle reader, a connection each", "resident KiB", "CPU µs/s"], &rows);
+    let what = "idle over QUIC: memory a reader".to_owned();
+    section.goal(&Goal { what, measured: most, limit: 24.0, unit: "KiB", of: String::new() });
+    Ok(())
+}
+
+/// Debian's Caddy, which answers HTTP/3 and asks that address.
+fn caddy(behind: std::net::SocketAddr, at: &Places) -> Result<(Started, std::net::SocketAddr), String> {
+    let addr = free_port()?;
+    let storage = at.scratch.join("caddy");
+    let config = format!(
+        "{{\n admin off\n skip_install_trust\n auto_https disable_redirects\n storage file_system {}\n}}\n\
+         https://localhost:{} {{\n bind 127.0.0.1\n tls internal\n reverse_proxy http://{behind} {{\n  flush_interval -1\n }}\n}}\n",
+        storage.display(),
+        addr.port()
+    );
+    let path = at.scratch.join("Caddyfile");
+    std::fs::write(&path, config).map_err(|e| e.to_string())?;
+    let log = at.scratch.join("caddy.log");
+    let args = ["run", "--adapter", "caddyfile", "--config", &path.to_string_lossy()].map(str::to_owned);
+    let mut caddy = Started::new("caddy", &args, SERVER_CORE, &log)?;
+    caddy.wait_listening(addr).map_err(|e| format!("{e}: {}", tail(&log)))?;
+    Ok((caddy, addr))
+}
