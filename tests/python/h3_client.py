@@ -95,6 +95,11 @@ class Client(QuicConnectionProtocol):
         before.close()
         await self.ping()
 
+    def freeze(self):
+        """Takes nothing more on any stream, as a reader who has stopped reading: no window is opened any further."""
+        self._quic._write_connection_limits = lambda *_, **__: None
+        self._quic._write_stream_limits = lambda *_, **__: None
+
     async def webtransport(self, path: str) -> Session:
         """Opens a session and its stream."""
         stream = self._quic.get_next_available_stream_id()

@@ -72,8 +72,11 @@ def metric(name: str, of: Service | None = None) -> float:
 class Http2:
     """One request over HTTP/2, and what comes of it."""
 
-    def __init__(self, headers: list[tuple[str, str]], secure: bool = True):
-        self.socket = tls("h2") if secure else socket.create_connection(service.http.rsplit(":", 1), timeout=TIMEOUT_S)
+    def __init__(self, headers: list[tuple[str, str]], secure: bool = True, connection: socket.socket | None = None):
+        plain = lambda: socket.create_connection(service.http.rsplit(":", 1), timeout=TIMEOUT_S)
+        self.socket = connection or (tls("h2") if secure else plain())
+        # Whoever takes nothing opens no window.
+        self.takes = True
         if secure:
             assert self.socket.selected_alpn_protocol() == "h2"
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
@@ -96,7 +99,10 @@ class Http2:
         self.flush()
 
     def receive(self):
-        data = self.socket.recv(65536)
+        try:
+            data = self.socket.recv(65536)
+        except (ConnectionError, ssl.SSLError):
+            data = b""
         self.ended |= not data
         for event in self.h2.receive_data(data):
             if isinstance(event, h2.events.RemoteSettingsChanged):
@@ -104,7 +110,8 @@ class Http2:
             elif isinstance(event, h2.events.ResponseReceived):
                 self.head = dict(event.headers)
             elif isinstance(event, h2.events.DataReceived):
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                if self.takes:
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 self.body += event.data
             elif isinstance(event, (h2.events.StreamEnded, h2.events.StreamReset)):
                 self.ended = True
@@ -356,13 +363,120 @@ class Http3(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(other.exit_code, 0)
 
 
-def settles(name: str, value: float):
+def settles(name: str, value: float, of: Service | None = None):
     """Waits until a metric has that value."""
     for _ in range(TIMEOUT_S * 10):
-        if (now := metric(name)) == value:
+        if (now := metric(name, of)) == value:
             return
         time.sleep(0.1)
     raise AssertionError(f"{name} is {now}, not {value}")
+
+
+class Frozen(unittest.IsolatedAsyncioTestCase):
+    """Readers who stop reading while much happens: each is ended, and what was kept for it is let go."""
+
+    TOPICS = "topics=book/synthetic/*,quote/synthetic/*"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        with open(f"{cls.folder.name}/ticker.toml", "w") as toml:
+            toml.write("[edge]\nwrite_timeout_ms = 1000\n")
+        cls.service = Service(sys.argv[1], "--synthetic", "20@50", "--config", toml.name)
+        cls.service.__enter__()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.service.__exit__()
+        cls.folder.cleanup()
+
+    async def ended(self, count: int = 1):
+        """Waits until so many more readers were ended than in the tests before, and none is left."""
+        await asyncio.to_thread(settles, "ticker_edge_write_timeouts_total", self.before + count, self.service)
+        await asyncio.to_thread(settles, "ticker_edge_sessions", 0, self.service)
+
+    async def asyncSetUp(self):
+        self.before = await asyncio.to_thread(metric, "ticker_edge_write_timeouts_total", self.service)
+
+    def tls(self, *protocols: str) -> ssl.SSLSocket:
+        """A socket that keeps little of what is not read."""
+        host, port = self.service.tls.rsplit(":", 1)
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        plain.settimeout(TIMEOUT_S)
+        plain.connect((host, int(port)))
+        return unverified(*protocols).wrap_socket(plain, server_hostname="localhost")
+
+    async def test_over_tls(self):
+        websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        websocket += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        for path, head in [("stream", ""), ("ws", websocket)]:
+            with self.subTest(path), self.tls("http/1.1") as reader:
+                reader.sendall(f"GET /v1/{path}?{self.TOPICS} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+                self.assertIn(reader.recv(12), (b"HTTP/1.1 200", b"HTTP/1.1 101"))
+                await self.ended()
+            self.before += 1
+
+    async def test_over_http2_whoever_takes_no_bytes(self):
+        with Http2(self.get(), connection=self.tls("h2")):
+            await self.ended()
+
+    async def test_over_http2_whoever_opens_no_window(self):
+        with Http2(self.get(), connection=self.tls("h2")) as reader:
+            reader.takes = False
+            while not reader.ended:
+                await asyncio.to_thread(reader.receive)
+            await self.ended()
+
+    def get(self) -> list[tuple[str, str]]:
+        path = f"/v1/stream?{self.TOPICS}"
+        return [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
+
+    async def test_over_http3(self):
+        async with connected(self.service.tls, max_stream_data=65536) as client:
+            client.freeze()
+            queue = client.request(f"/v1/stream?{self.TOPICS}")
+            self.assertEqual((await queue.get())[":status"], "200")
+            while await queue.get() is not None:
+                pass
+            await self.ended()
+            # The stream alone was reset.
+            self.assertEqual((await client.get("/v1/venues"))[0], 200)
+
+    async def test_over_webtransport(self):
+        async with connected(self.service.tls, max_stream_data=65536) as client:
+            client.freeze()
+            session = await client.webtransport(f"/v1/wt?{self.TOPICS}")
+            session.open()
+            session.send(b"\n")
+            self.assertEqual(await session.close_code(), (4008, "slow_consumer"))
+            await self.ended()
+
+    async def test_over_quic(self):
+        ask = clients.get_message(self.service.grpc, "SessionRequest")()
+        ask.subscribe.topics.extend(["book/synthetic/*", "quote/synthetic/*"])
+        encoded = ask.SerializeToString()
+        host, port = self.service.tls.rsplit(":", 1)
+        configuration = QuicConfiguration(
+            is_client=True, alpn_protocols=["ticker/1"], verify_mode=ssl.CERT_NONE, max_data=65536
+        )
+        async with quic_connect(host, int(port), configuration=configuration, create_protocol=Raw) as client:
+            client._quic._write_connection_limits = lambda *_, **__: None
+            client.send(bytes([len(encoded)]) + encoded)
+            await client.until(lambda: client.closed)
+            self.assertEqual((client.closed.error_code, client.closed.reason_phrase), (4008, "slow_consumer"))
+        await self.ended()
+
+    async def test_a_network_that_is_gone(self):
+        """Nothing arrives any more, whatever is sent."""
+        async with connected(self.service.tls) as client:
+            session = await client.webtransport(f"/v1/wt?{self.TOPICS}")
+            session.open()
+            session.send(b"\n")
+            async for _ in session.objects():
+                break
+            client.datagram_received = lambda *_: None
+            await self.ended()
 
 
 class WebTransport(unittest.IsolatedAsyncioTestCase):

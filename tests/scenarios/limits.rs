@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use ticker_client::{Options, Subscription};
+use ticker_client::Subscription;
 use ticker_market::Topic;
 use ticker_proto::Request;
 use ticker_proto::message::Limit;
@@ -88,8 +88,8 @@ pub(crate) async fn max_kbps(transport: &'static Transport) {
         stage.source.flood(quotes).await;
     }
     stage.until_known("S19-USD").await;
-    let valve = Valve::before(&stage.url()).await;
-    let options = Options { http: valve.url.clone(), grpc: valve.url.clone(), ..stage.options() };
+    let valve = Valve::before(&stage).await;
+    let options = valve.options(&stage);
     const BYTES_PER_SECOND: f64 = 20_000.0;
     let subscription = Subscription { max_kbps: Some(160.0), topics: topics.clone(), ..Subscription::default() };
     let began = Instant::now();

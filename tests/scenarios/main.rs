@@ -56,14 +56,6 @@ fn of_fanout(t: &Transport) -> Option<&'static str> {
     (t.at == At::Fanout).then_some("the fanout is what ends: its sessions end with it")
 }
 
-fn unheld(t: &Transport) -> Option<&'static str> {
-    t.is_quic().then_some("what holds back its packets would have to know QUIC")
-}
-
-fn unheld_or_polled(t: &Transport) -> Option<&'static str> {
-    unheld(t).or_else(|| polled(t))
-}
-
 fn framed(t: &Transport) -> Option<&'static str> {
     t.is_quic().then_some("its framing has tests and clients of its own: python/test_secure.py")
 }
@@ -81,7 +73,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("invalid", |t| Box::pin(beginnings::invalid(t))),
     scenario("corrections", |t| Box::pin(beginnings::corrections(t))),
     unfit(scenario("changing_topics", |t| Box::pin(beginnings::changing_topics(t))), one_way),
-    unfit(scenario("resume", |t| Box::pin(resuming::resume(t))), unheld),
+    scenario("resume", |t| Box::pin(resuming::resume(t))),
     scenario("resume_elsewhere", |t| Box::pin(resuming::resume_elsewhere(t))),
     scenario("earliest", |t| Box::pin(resuming::earliest(t))),
     scenario("expired_cursor", |t| Box::pin(resuming::expired_cursor(t))),
@@ -89,10 +81,10 @@ const SCENARIOS: &[Scenario] = &[
     scenario("cursor_ahead", |t| Box::pin(resuming::cursor_ahead(t))),
     unfit(scenario("epoch_changes", |t| Box::pin(resuming::epoch_changes(t))), of_fanout),
     scenario("max_rate", |t| Box::pin(limits::max_rate(t))),
-    unfit(scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))), unheld),
+    scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))),
     scenario("changing_limits", |t| Box::pin(limits::changing_limits(t))),
-    unfit(scenario("slow_reader", |t| Box::pin(slowness::slow_reader(t))), unheld),
-    unfit(scenario("slow_consumer", |t| Box::pin(slowness::slow_consumer(t))), unheld_or_polled),
+    scenario("slow_reader", |t| Box::pin(slowness::slow_reader(t))),
+    unfit(scenario("slow_consumer", |t| Box::pin(slowness::slow_consumer(t))), polled),
     scenario("heartbeat", |t| Box::pin(endings::heartbeat(t))),
     scenario("goodbye", |t| Box::pin(endings::goodbye(t))),
     scenario("refused", |t| Box::pin(refusals::refused_requests(t))),

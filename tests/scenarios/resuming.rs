@@ -21,10 +21,9 @@ pub(crate) async fn resume(transport: &'static Transport) {
     stage.source.begin_books(60).await;
     let begun = Begun::After(stage.source.record.cursor.as_ref().expect("a place").seq);
     let from = Some(stage.source.record.cursor());
-    let valve = Valve::before(&stage.url()).await;
+    let valve = Valve::before(&stage).await;
     let resume = Resume::Backoff { first_ms: 1, max_ms: 5 };
-    let (http, grpc) = (valve.url.clone(), valve.url.clone());
-    let options = Options { resume, http, grpc, ..stage.options() };
+    let options = Options { resume, ..valve.options(&stage) };
     let mut screen = Screen::open(options, Subscription { from, ..of(&ALL) }).await;
     let mut rng = fastrand::Rng::with_seed(transport.name.len() as u64);
     stage.source.bustle(20).await;

@@ -141,6 +141,7 @@ impl Stage {
     /// Where this trial's transport is served.
     pub(crate) fn url(&self) -> String {
         match self.transport.at {
+            At::Edge if self.transport.is_quic() => self.edge.quic.clone(),
             At::Edge => self.edge.http.clone(),
             At::Fanout => format!("http://{}", self.fanout.address),
         }

@@ -1,6 +1,6 @@
 //! A reader that takes nothing for a while: what it gets then, what it is told, and that others do not notice.
 
-use ticker_client::{Error, Options, Subscription};
+use ticker_client::{Error, Subscription};
 use ticker_market::{Cursor, Kind};
 use ticker_proto::Code;
 
@@ -27,8 +27,8 @@ pub(crate) async fn slow_reader(transport: &'static Transport) {
     stage.source.begin_books(40).await;
     let quotes = stage.source.quotes(QUOTE, 1);
     stage.source.flood(quotes).await;
-    let valve = Valve::before(&stage.url()).await;
-    let options = Options { http: valve.url.clone(), grpc: valve.url.clone(), ..stage.options() };
+    let valve = Valve::before(&stage).await;
+    let options = valve.options(&stage);
     let mut slow = Screen::open(options, of(&topics)).await;
     let mut other = stage.watch(&topics).await;
     slow.catch_up(&stage.source.record, &topics).await;
@@ -74,8 +74,8 @@ pub(crate) async fn slow_consumer(transport: &'static Transport) {
     let mut stage = Stage::start(transport).await;
     let begun = Begun::After(stage.source.record.cursor.as_ref().expect("a place").seq);
     let from = Some(stage.source.record.cursor());
-    let valve = Valve::before(&stage.url()).await;
-    let options = Options { http: valve.url.clone(), grpc: valve.url.clone(), ..stage.options() };
+    let valve = Valve::before(&stage).await;
+    let options = valve.options(&stage);
     let mut slow = Screen::open(options, Subscription { from: from.clone(), ..of(&[TRADE]) }).await;
     let bare = raw::Slow::open(transport, &valve.url, TRADE).await;
     let mut other = stage.open(Subscription { from, ..of(&[TRADE]) }).await;

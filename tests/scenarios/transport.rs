@@ -64,7 +64,7 @@ impl Transport {
         self.over == Over::Poll
     }
 
-    /// Is it QUIC below, whose packets no valve can hold?
+    /// Is it QUIC below?
     pub(crate) fn is_quic(&self) -> bool {
         matches!(self.over, Over::H3 | Over::WebTransport | Over::Quic)
     }

@@ -5,9 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use ticker_client::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::watch;
+
+use crate::rig::Stage;
+
+mod packets;
 
 /// Small, so that the service notices soon that nothing is taken any more.
 const RECEIVE_BYTES: u32 = 32_768;
@@ -32,30 +37,37 @@ struct Shared {
 }
 
 impl Valve {
-    /// A valve before the service at `url`.
-    pub(crate) async fn before(url: &str) -> Self {
-        let service: SocketAddr = url.trim_start_matches("http://").parse().expect("an address");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
+    /// A valve before the service of a trial.
+    pub(crate) async fn before(stage: &Stage) -> Self {
+        let url = stage.url();
+        let (scheme, service) = url.split_once("://").expect("a URL");
+        let service: SocketAddr = service.parse().expect("an address");
         let (shut, is_shut) = watch::channel(false);
         let (cut, is_cut) = watch::channel(0);
         let shared =
             Arc::new(Shared { bytes: AtomicU64::new(0), connections: AtomicU64::new(0), budgets: Mutex::default() });
-        let accepting = Arc::clone(&shared);
-        tokio::spawn(async move {
-            while let Ok((reader, _)) = listener.accept().await {
-                let number = accepting.connections.fetch_add(1, Ordering::SeqCst);
-                let pass = pass(reader, service, is_shut.clone(), Arc::clone(&accepting));
-                let mut is_cut = is_cut.clone();
-                tokio::spawn(async move {
-                    tokio::select! {
-                        _ = pass => {}
-                        _ = is_cut.wait_for(|cut| *cut > number) => {}
-                    }
-                });
-            }
-        });
-        Self { url, shut, cut, shared }
+        let address = if stage.transport.is_quic() {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+            let address = socket.local_addr().expect("bound");
+            tokio::spawn(packets::pass(socket, service, is_shut, is_cut, Arc::clone(&shared)));
+            address
+        } else {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+            let address = listener.local_addr().expect("bound");
+            tokio::spawn(accept(listener, service, is_shut, is_cut, Arc::clone(&shared)));
+            address
+        };
+        Self { url: format!("{scheme}://{address}"), shut, cut, shared }
+    }
+
+    /// How to reach the service of a trial through it.
+    pub(crate) fn options(&self, stage: &Stage) -> Options {
+        let url = || self.url.clone();
+        match stage.transport.is_quic() {
+            // The hash of the certificate is asked for elsewhere. A connection that is cut says nothing of it.
+            true => Options { quic: url(), quic_idle: packets::IDLE_MAX, ..stage.options() },
+            false => Options { http: url(), grpc: url(), ..stage.options() },
+        }
     }
 
     /// Nothing more goes to the readers.
@@ -86,6 +98,26 @@ impl Valve {
     /// Bytes that went to readers.
     pub(crate) fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::SeqCst)
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    service: SocketAddr,
+    is_shut: watch::Receiver<bool>,
+    is_cut: watch::Receiver<u64>,
+    shared: Arc<Shared>,
+) {
+    while let Ok((reader, _)) = listener.accept().await {
+        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        let pass = pass(reader, service, is_shut.clone(), Arc::clone(&shared));
+        let mut is_cut = is_cut.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = pass => {}
+                _ = is_cut.wait_for(|cut| *cut > number) => {}
+            }
+        });
     }
 }
 

@@ -128,6 +128,9 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// What a long poll asks for as `wait`, in seconds.
     pub poll_wait_s: u32,
+    /// A server of whom nothing is heard for so long over QUIC is gone. A quiet connection is asked for a sign of life three
+    /// times within it.
+    pub quic_idle: Duration,
 }
 
 impl Default for Options {
@@ -142,6 +145,7 @@ impl Default for Options {
             resume: Resume::Never,
             connect_timeout: Duration::from_secs(10),
             poll_wait_s: 25,
+            quic_idle: Duration::from_secs(30),
         }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::{Buf, Bytes, BytesMut};
@@ -25,10 +24,10 @@ use crate::lines::Parser;
 use crate::options::{Options, Over, Subscription, query};
 use crate::transport::{FIRST_ID, Item};
 
-/// A server of whom nothing is heard for so long is gone.
-const IDLE_MAX: Duration = Duration::from_secs(30);
-
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// What waits here for whoever reads, on a stream and in all. What lies behind it waits at the server, where it can still be
+/// conflated.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// Bytes that are taken from the network at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -309,8 +308,10 @@ async fn connect(options: &Options, alpn: &[u8]) -> Result<(Endpoint, Connection
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
     transport
-        .max_idle_timeout(Some(IDLE_MAX.try_into().expect("half a minute fits into 62 bits")))
-        .keep_alive_interval(Some(KEEP_ALIVE));
+        .max_idle_timeout(Some(options.quic_idle.try_into().map_err(|_| wrong("quic_idle is too long"))?))
+        .keep_alive_interval(Some(options.quic_idle / 3))
+        .stream_receive_window(STREAM_WINDOW_BYTES.into())
+        .receive_window(CONNECTION_WINDOW_BYTES.into());
     config.transport_config(Arc::new(transport));
     let endpoint = Endpoint::client(local).map_err(|e| io(&e))?;
     let connecting = endpoint.connect_with(config, address, name).map_err(|e| wrong(&e.to_string()))?;

@@ -11,11 +11,11 @@ use ticker_session::catalogue::Refusal;
 use ticker_session::{Ending, Mode, Opening, Outgoing};
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::command::{Ask, OpenPipe, PipeId};
+use crate::command::{Ask, OpenPipe, PIPE_BATCH_BYTES, PipeId};
 use crate::conn::Stage;
 use crate::http1;
 use crate::poll::{Asker, Pace, Poll};
-use crate::shard::{Owner, PLAN_BYTES, PipeEnd, Shard, Timer};
+use crate::shard::{Owner, PipeEnd, Shard, Timer};
 
 impl Shard {
     pub(crate) fn open_pipe(&mut self, open: OpenPipe) {
@@ -27,7 +27,15 @@ impl Shard {
                 }
                 self.generations = self.generations.wrapping_add(1);
                 let generation = self.generations;
-                let end = PipeEnd { generation, session, messages: open.messages, state: open.state };
+                let end = PipeEnd {
+                    generation,
+                    session,
+                    messages: open.messages,
+                    state: open.state,
+                    stalled: open.stalled,
+                    blocked_since: None,
+                    watched: false,
+                };
                 let key = self.pipes.insert(end) as u32;
                 self.own(session, Owner::Pipe(key));
                 Ok(PipeId { key, generation })
@@ -62,9 +70,9 @@ impl Shard {
     }
 
     pub(crate) fn flush_pipe(&mut self, key: u32) {
-        let Some(pipe) = self.pipes.get(key as usize) else { return };
+        let Some(pipe) = self.pipes.get_mut(key as usize) else { return };
         let mut plan = std::mem::take(&mut self.plan);
-        self.hub.plan(pipe.session, PLAN_BYTES, self.now, &mut plan);
+        self.hub.plan(pipe.session, PIPE_BATCH_BYTES, self.now, &mut plan);
         if !plan.is_empty() {
             let batch: Vec<_> = plan.iter().map(Outgoing::for_pipe).collect();
             let mut result = pipe.messages.try_send(batch);
@@ -79,6 +87,7 @@ impl Shard {
             let (session, state) = (pipe.session, Arc::clone(&pipe.state));
             match result {
                 Ok(()) => {
+                    pipe.blocked_since = None;
                     self.counts.messages += plan.len() as u64;
                     self.counts.bytes += plan.iter().map(|o| o.encoded().bytes.len() as u64).sum::<u64>();
                     let taken = plan.len();
@@ -88,10 +97,17 @@ impl Shard {
                         }
                         // Before the pipe closes, so that whoever finds it closed knows why.
                         let _ = state.closing.set(closing);
+                        let due = self.now.plus_millis(self.write_timeout_ms);
+                        self.last_words.push_back((due, state, pipe.stalled.clone()));
                         self.drop_pipe(key);
                     }
                 }
                 Err(TrySendError::Full(_)) => {
+                    let since = *pipe.blocked_since.get_or_insert(self.now);
+                    if !std::mem::replace(&mut pipe.watched, true) {
+                        let timer = Timer::Pipe(key, pipe.generation);
+                        self.timers.push(Reverse((since.plus_millis(self.write_timeout_ms), timer)));
+                    }
                     self.counts.blocked += 1;
                     self.hub.commit(session, &mut plan, 0, true, self.now);
                 }
@@ -100,6 +116,36 @@ impl Shard {
         }
         plan.clear();
         self.plan = plan;
+    }
+
+    /// A pipe was blocked a while ago. If its reader has taken nothing since then, it is ended without a word, since none
+    /// reaches it. There is no cursor either: what waits in the pipe has not been received. The reader has its own.
+    pub(crate) fn look_at_pipe(&mut self, id: PipeId) {
+        if self.pipe(id).is_none() {
+            return;
+        }
+        let pipe = &mut self.pipes[id.key as usize];
+        pipe.watched = false;
+        let Some(since) = pipe.blocked_since else { return };
+        let due = since.plus_millis(self.write_timeout_ms);
+        if due > self.now {
+            pipe.watched = true;
+            return self.timers.push(Reverse((due, Timer::Pipe(id.key, id.generation))));
+        }
+        self.counts.stalled += 1;
+        pipe.stalled.tell();
+        self.drop_pipe(id.key);
+    }
+
+    /// The same for readers of pipes whose session has ended: its last words wait behind what they do not take.
+    pub(crate) fn look_at_last_words(&mut self) {
+        while self.last_words.front().is_some_and(|(at, _, _)| *at <= self.now) {
+            let Some((_, state, stalled)) = self.last_words.pop_front() else { return };
+            if Arc::strong_count(&state) > 1 {
+                self.counts.stalled += 1;
+                stalled.tell();
+            }
+        }
     }
 
     pub(crate) fn drop_pipe(&mut self, key: u32) {

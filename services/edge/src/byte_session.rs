@@ -1,19 +1,19 @@
 //! A session on one bidirectional QUIC stream, with datagrams beside it: what WebTransport and QUIC without HTTP share.
 
-use std::io::Cursor;
-
 use bytes::Bytes;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ticker_proto::message::Request;
 use ticker_proto::{Code, Encoded, Form};
 use ticker_session::catalogue::Refusal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::framing::{self, Decoder, Framing};
 use crate::pipe::{Pipe, Requests};
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 4 * 1024;
+
+/// Smaller messages are copied together rather than kept one by one: each piece costs some memory of its own.
+const SHARED_BYTES_MIN: usize = 1_024;
 
 /// A datagram of ours is no larger: what every path and browser takes.
 const DATAGRAM_BYTES_MAX: usize = 1_100;
@@ -61,15 +61,16 @@ pub(crate) async fn run(
     (first, receive): (Bytes, RecvStream),
     datagrams: &Datagrams,
 ) -> Option<Ended> {
-    let requests = pipe.requests();
+    let (requests, stalled) = (pipe.requests(), pipe.stalled());
     let writing = async {
         while let Some(batch) = pipe.next().await {
-            let bytes = written(&batch, framing, datagrams);
-            if !bytes.is_empty() && send.write_all(&bytes).await.is_err() {
+            let mut pieces = written(&batch, framing, datagrams);
+            drop(batch);
+            if send.write_all_chunks(&mut pieces).await.is_err() {
                 return None;
             }
         }
-        let _ = send.shutdown().await;
+        let _ = send.finish();
         Some(match pipe.closing() {
             Some(closing) => {
                 let code = closing.ending.code;
@@ -79,14 +80,28 @@ pub(crate) async fn run(
         })
     };
     tokio::select! {
-        () = read(Cursor::new(first).chain(receive), framing, &requests) => None,
-        ended = writing => ended,
+        () = read(first, receive, framing, &requests) => return None,
+        ended = writing => return ended,
+        () = stalled.told() => {}
     }
+    // What it has not taken is let go.
+    let _ = send.reset(VarInt::from_u32(0));
+    Some(Ended { code: Code::SlowConsumer.websocket_close(), reason: Code::SlowConsumer.to_string() })
 }
 
-/// Sends what goes by datagram, and gives the bytes of the rest.
-fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(batch.iter().map(|e| e.bytes.len() + 4).sum());
+/// Sends what goes by datagram, and gives the bytes of the rest. Small messages are put together; a large one, or one that
+/// is alone, goes as it was encoded for all readers, so that those who are slow hold the same bytes.
+fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> Vec<Bytes> {
+    let (mut pieces, mut small) = (Vec::new(), Vec::new());
+    let mut put = |small: &mut Vec<u8>, message: Bytes| {
+        if message.len() < SHARED_BYTES_MIN && batch.len() > 1 {
+            return small.extend_from_slice(&message);
+        }
+        if !small.is_empty() {
+            pieces.push(std::mem::take(small).into());
+        }
+        pieces.push(message);
+    };
     for encoded in batch {
         let one = &encoded.bytes;
         if encoded.by_datagram
@@ -95,27 +110,30 @@ fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> Vec<u8
             continue;
         }
         match framing {
-            Framing::Lines => bytes.extend_from_slice(one),
-            Framing::Lengths => encoded.messages().for_each(|m| framing::with_length(&mut bytes, &m)),
+            Framing::Lines => put(&mut small, one.clone()),
+            Framing::Lengths => {
+                for message in encoded.messages() {
+                    framing::put_length(&mut small, message.len());
+                    put(&mut small, message);
+                }
+            }
         }
     }
-    bytes
+    if !small.is_empty() {
+        pieces.push(small.into());
+    }
+    pieces
 }
 
 /// Reads requests until the reader is gone. Whoever only ends its side of the stream goes on being served.
-async fn read(mut reader: impl tokio::io::AsyncRead + Unpin, framing: Framing, requests: &Requests) {
+async fn read(first: Bytes, mut receive: RecvStream, framing: Framing, requests: &Requests) {
     let mut decoder = Decoder::new(framing);
     let mut deaf = false;
+    let mut bytes = first;
     loop {
-        let mut buffer = [0; READ_BYTES];
-        let n = match reader.read(&mut buffer).await {
-            Ok(0) => return std::future::pending().await,
-            Ok(_) if deaf => continue,
-            Ok(n) => n,
-            Err(_) => return,
-        };
         let mut all = Vec::new();
-        let result = decoder.feed(&buffer[..n], |message| {
+        // Taken, so that nothing of it is kept while the next is awaited.
+        let result = decoder.feed(&std::mem::take(&mut bytes), |message| {
             all.push(match framing {
                 Framing::Lines => Request::from_json(message),
                 Framing::Lengths => Request::from_protobuf(message),
@@ -130,5 +148,14 @@ async fn read(mut reader: impl tokio::io::AsyncRead + Unpin, framing: Framing, r
             let message = format!("{error}: send smaller requests");
             requests.send(Err(Refusal::new(Code::MessageTooLarge, message))).await;
         }
+        bytes = loop {
+            // Chunks are the connection's own: an idle reader has no buffer here.
+            match receive.read_chunk(READ_BYTES, true).await {
+                Ok(None) => return std::future::pending().await,
+                Ok(Some(_)) if deaf => {}
+                Ok(Some(chunk)) => break chunk.bytes,
+                Err(_) => return,
+            }
+        };
     }
 }

@@ -12,13 +12,17 @@ use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Encoded, Form, Frame};
 use ticker_session::catalogue::Refusal;
 use ticker_session::{Closing, Ending, Need, Page};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Commands that wait for a shard, at most; who has more waits.
 pub(crate) const COMMANDS_MAX: usize = 4_096;
 
 /// Batches of messages that wait for the reader of a pipe, at most; beyond that the session counts as slow.
 pub(crate) const PIPE_BATCHES_MAX: usize = 4;
+
+/// Bytes of one batch, about: with those before it in the transport's own buffers, what a reader who takes nothing costs.
+/// What lies behind them can still be conflated.
+pub(crate) const PIPE_BATCH_BYTES: usize = 32 * 1024;
 
 /// Topics with the place of their last event and their newest value.
 pub(crate) type AddedTopics = Vec<(Topic, u64, Option<Arc<Frame>>)>;
@@ -80,8 +84,23 @@ pub(crate) struct PipeId {
 pub(crate) struct PipeState {
     /// The shard had messages for which there was no room.
     pub(crate) blocked: AtomicBool,
-    /// How the session ended, if its last words are in the pipe.
+    /// How the session ended, if its last words are in the pipe or its reader takes nothing.
     pub(crate) closing: OnceLock<Closing>,
+}
+
+/// Told when a reader has taken nothing for too long: whoever writes to it must give up, since no word reaches it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stalled(Arc<Notify>);
+
+impl Stalled {
+    pub(crate) fn tell(&self) {
+        // Kept for whoever waits later: there is one.
+        self.0.notify_one();
+    }
+
+    pub(crate) async fn told(&self) {
+        self.0.notified().await;
+    }
 }
 
 /// See [`Command::Open`].
@@ -93,6 +112,7 @@ pub(crate) struct OpenPipe {
     pub(crate) datagrams: bool,
     pub(crate) messages: mpsc::Sender<Vec<Encoded>>,
     pub(crate) state: Arc<PipeState>,
+    pub(crate) stalled: Stalled,
     pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,
 }
 

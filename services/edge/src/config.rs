@@ -33,6 +33,8 @@ pub struct Config {
     /// Several QUIC packets a system call (GSO). Worth turning off where the log complains of it: some kernels and
     /// network drivers get it wrong.
     pub quic_segmentation_offload: bool,
+    /// A reader over TLS, HTTP/2 or QUIC who takes nothing for so long while messages wait is ended, in milliseconds.
+    pub write_timeout_ms: u32,
     /// `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     /// The fanout's gRPC address.
@@ -86,6 +88,7 @@ impl Default for Config {
             quic_connections_max: 20_000,
             quic_handshakes_unvalidated_max: 64,
             quic_segmentation_offload: true,
+            write_timeout_ms: 60_000,
             admin: (Ipv4Addr::LOCALHOST, 9092).into(),
             fanout: "http://127.0.0.1:50051".into(),
             insecure: false,

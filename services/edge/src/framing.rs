@@ -90,13 +90,17 @@ impl Decoder {
 
 /// Appends a message with its length before it.
 pub fn with_length(out: &mut Vec<u8>, message: &[u8]) {
-    let mut length = message.len();
+    put_length(out, message.len());
+    out.extend_from_slice(message);
+}
+
+/// Appends what comes before a message of that length.
+pub(crate) fn put_length(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         out.push(length as u8 | 0x80);
         length >>= 7;
     }
     out.push(length as u8);
-    out.extend_from_slice(message);
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use ticker_session::catalogue::Refusal;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::command::Stalled;
 use crate::params;
 use crate::pipe::Pipe;
 use crate::routes::Web;
@@ -48,6 +49,11 @@ fn status(refusal: Refusal) -> Status {
     refusal.code.status(refusal.message)
 }
 
+/// What its connection gives up by.
+fn stalled<T>(request: &Request<T>) -> Stalled {
+    request.extensions().get().cloned().unwrap_or_default()
+}
+
 /// The messages of a pipe, as they were encoded for all readers.
 fn messages(pipe: Pipe) -> Events {
     let batches = stream::unfold(Some(pipe), |pipe| async move {
@@ -77,8 +83,9 @@ impl MarketData for Service {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let stalled = stalled(&request);
         let subscribe = Subscribe::from(request.into_inner());
-        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe)).await.map_err(status)?;
+        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe), stalled).await.map_err(status)?;
         Ok(Response::new(messages(pipe)))
     }
 
@@ -86,7 +93,7 @@ impl MarketData for Service {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, None).await.map_err(status)?;
+        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, None, stalled(&request)).await.map_err(status)?;
         let requests = pipe.requests();
         let mut incoming = request.into_inner();
         tokio::spawn(async move {
@@ -114,7 +121,8 @@ impl MarketData for Service {
         let topics = request.into_inner().topics;
         params::check_snapshot(&topics).map_err(status)?;
         let subscribe = Subscribe { topics, ..Subscribe::default() };
-        let mut pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe)).await.map_err(status)?;
+        let mut pipe =
+            Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe), Stalled::default()).await.map_err(status)?;
         let collect = async {
             let mut answer = v1::GetSnapshotResponse::default();
             while let Some(batch) = pipe.next().await {

@@ -88,14 +88,14 @@ async fn request(
     if request.extensions().get() == Some(&Protocol::WEB_TRANSPORT) {
         return webtransport::serve(request, stream, connection, web, sessions).await;
     }
-    let (send, receive) = stream.split();
+    let (mut send, receive) = stream.split();
     let request = request.map(|()| body_of(receive));
     let response = match service.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
     // How a client left is its own business.
-    let _ = respond(send, response).await;
+    let _ = respond(&mut send, response, web.write_timeout).await;
 }
 
 /// The body of a request, as far as its handler reads it.
@@ -110,16 +110,25 @@ fn body_of(receive: RequestStream<Receive, Bytes>) -> Body {
     Body::from_stream(chunks)
 }
 
+/// Sends an answer, as long as its reader takes it: a piece that is not taken within `write_timeout` is the last.
 pub(crate) async fn respond(
-    mut send: RequestStream<Send, Bytes>,
+    send: &mut RequestStream<Send, Bytes>,
     response: http::Response<Body>,
+    write_timeout: Duration,
 ) -> Result<(), h3::error::StreamError> {
     let (parts, mut body) = response.into_parts();
     send.send_response(http::Response::from_parts(parts, ())).await?;
     while let Some(frame) = body.frame().await {
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) if data.is_empty() => {}
-            Ok(Ok(data)) => send.send_data(data).await?,
+            Ok(Ok(data)) => match tokio::time::timeout(write_timeout, send.send_data(data)).await {
+                Ok(sent) => sent?,
+                Err(_) => {
+                    metrics::counter!("ticker_edge_write_timeouts_total", "shard" => "none").increment(1);
+                    send.stop_stream(Code::H3_REQUEST_CANCELLED);
+                    return Ok(());
+                }
+            },
             Ok(Err(frame)) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     send.send_trailers(trailers).await?;

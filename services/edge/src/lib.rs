@@ -127,6 +127,7 @@ impl Edge {
                 readers: Arc::clone(&readers),
                 drain_spread_ms: config.drain_spread_ms,
                 deflate: config.websocket_deflate,
+                write_timeout_ms: config.write_timeout_ms,
             };
             let (shard, handle) = Shard::new(parts).map_err(EdgeError::Shard)?;
             let done = done_sender.clone();
@@ -147,11 +148,13 @@ impl Edge {
         let component = health.component("upstream");
         let follow = tokio::spawn(link.run(component));
         let connections = library::Connections::new();
+        let write_timeout = Duration::from_millis(config.write_timeout_ms.into());
         let web = routes::Web {
             shards: shards.clone().into(),
             turn: Arc::default(),
             directory,
             connections: connections.clone(),
+            write_timeout,
             secure: secure.as_ref().map(|(sockets, certificates)| routes::Secure {
                 certificates: Arc::clone(certificates),
                 port: sockets.addr.port(),
@@ -160,7 +163,7 @@ impl Edge {
         let service = routes::router(web.clone()).merge(grpc::router(web.clone()));
         let tls_addr = secure.as_ref().map(|(sockets, _)| sockets.addr);
         if let Some((sockets, certificates)) = secure {
-            let (max, addr) = (config.tls_connections_max, sockets.addr);
+            let addr = sockets.addr;
             let mut service = service.clone();
             if let Some(udp) = sockets.udp {
                 let tls = tls::server_config(Arc::clone(&certificates), &quic::ALPN, true);
@@ -174,10 +177,11 @@ impl Edge {
                 connections.spawn(quic::serve(endpoint, limits, service.clone(), web.clone(), drain.clone()));
             }
             let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false);
-            tokio::spawn(tls::serve(sockets.tcp, tls, max, service, connections.clone(), drain.clone()));
+            let limits = tls::Limits { connections_max: config.tls_connections_max, write_timeout };
+            tokio::spawn(tls::serve(sockets.tcp, tls, limits, service, connections.clone(), drain.clone()));
             tokio::spawn(certificates.keep_fresh(drain.clone()));
         }
-        tokio::spawn(library::serve(handovers, service, connections.clone(), drain.clone()));
+        tokio::spawn(library::serve(handovers, service, connections.clone(), write_timeout, drain.clone()));
         let drain = drain.clone();
         tokio::spawn(async move {
             drain.started().await;
@@ -316,6 +320,11 @@ fn describe_metrics() {
         "ticker_edge_slow_consumers_total",
         Unit::Count,
         "Sessions closed because their event channels outgrew their limit."
+    );
+    describe_counter!(
+        "ticker_edge_write_timeouts_total",
+        Unit::Count,
+        "Readers over TLS, HTTP/2 or QUIC ended because they took nothing for too long (write_timeout_ms)."
     );
     describe_gauge!("ticker_edge_io_uring", Unit::Count, "1 while readers are written to by io_uring, 0 for write().");
     describe_counter!("ticker_edge_requests_refused_total", Unit::Count, "Requests answered with an error.");

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tower::Layer as _;
 
+use crate::command::Stalled;
 use crate::http1;
 use crate::shard::Handover;
 
@@ -24,11 +26,24 @@ pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// Requests of one HTTP/2 or HTTP/3 connection at a time.
 pub(crate) const STREAMS_MAX: u32 = 256;
 
+/// What a client may send on one stream, and on all, before it is read: requests are small.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// What waits for the reader of an HTTP/2 stream, about; the library's own is 400 KiB.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+
 /// The tasks that must end before the edge has: connections, and what they were upgraded to.
 pub(crate) type Connections = TaskTracker;
 
 /// Serves what shards hand over until the drain has started.
-pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, service: Router, tasks: Connections, drain: Drain) {
+pub(crate) async fn serve(
+    mut handovers: mpsc::Receiver<Handover>,
+    service: Router,
+    tasks: Connections,
+    write_timeout: Duration,
+    drain: Drain,
+) {
     loop {
         let handover = tokio::select! {
             handover = handovers.recv() => handover,
@@ -38,6 +53,7 @@ pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, service: Rout
         let (service, drain) = (service.clone(), drain.clone());
         tasks.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
+            end_where_nothing_is_taken(&stream, write_timeout);
             connection(Begun { head, stream }, service, drain).await;
         });
     }
@@ -47,6 +63,15 @@ pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, service: Rout
 pub(crate) async fn ended(tasks: Connections) {
     tasks.close();
     let _ = tokio::time::timeout(DRAIN_MAX, tasks.wait()).await;
+}
+
+/// Has the kernel end a connection whose client takes nothing of what is under way, answers that are no sessions included.
+/// Later than a session is ended, whose end is counted.
+pub(crate) fn end_where_nothing_is_taken(stream: &TcpStream, write_timeout: Duration) {
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(write_timeout * 2));
+    #[cfg(not(target_os = "linux"))]
+    let _ = (stream, write_timeout);
 }
 
 /// Serves one connection: HTTP/1.1 or HTTP/2, whichever the client begins with.
@@ -64,14 +89,21 @@ where
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BYTES_MAX)
         .max_header_list_size(http1::HEAD_BYTES_MAX as u32)
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .enable_connect_protocol();
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service));
+    let stalled = Stalled::default();
+    let service = TowerToHyperService::new(Extension(stalled.clone()).layer(service));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     tokio::pin!(connection);
     tokio::select! {
         // How a client left is its own business.
         _ = connection.as_mut() => return,
+        // A reader of one of its streams takes nothing. The library cannot be told to end that stream alone.
+        () = stalled.told() => return,
         () = drain.started() => connection.as_mut().graceful_shutdown(),
     }
     let _ = tokio::time::timeout(DRAIN_MAX, connection).await;

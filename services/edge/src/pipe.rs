@@ -9,7 +9,7 @@ use ticker_session::catalogue::Refusal;
 use ticker_session::{Closing, Ending};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, PipeState, ShardHandle};
+use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, PipeState, ShardHandle, Stalled};
 
 /// A session, read as batches of messages.
 #[derive(Debug)]
@@ -18,12 +18,18 @@ pub(crate) struct Pipe {
     id: PipeId,
     messages: mpsc::Receiver<Vec<Encoded>>,
     state: Arc<PipeState>,
+    stalled: Stalled,
 }
 
 impl Pipe {
-    /// Opens a session on a shard.
-    pub(crate) async fn open(shard: ShardHandle, form: Form, subscribe: Option<Subscribe>) -> Result<Self, Refusal> {
-        Self::begin(shard, form, subscribe, false).await
+    /// Opens a session on a shard. Its transport gives up when `stalled` is told.
+    pub(crate) async fn open(
+        shard: ShardHandle,
+        form: Form,
+        subscribe: Option<Subscribe>,
+        stalled: Stalled,
+    ) -> Result<Self, Refusal> {
+        Self::begin(shard, form, subscribe, false, stalled).await
     }
 
     /// The same for a transport that has an unreliable way: see [`Encoded::by_datagram`].
@@ -32,7 +38,7 @@ impl Pipe {
         form: Form,
         subscribe: Option<Subscribe>,
     ) -> Result<Self, Refusal> {
-        Self::begin(shard, form, subscribe, true).await
+        Self::begin(shard, form, subscribe, true, Stalled::default()).await
     }
 
     async fn begin(
@@ -40,17 +46,26 @@ impl Pipe {
         form: Form,
         subscribe: Option<Subscribe>,
         datagrams: bool,
+        stalled: Stalled,
     ) -> Result<Self, Refusal> {
         let (sender, messages) = mpsc::channel(PIPE_BATCHES_MAX);
         let (reply, answer) = oneshot::channel();
         let state = Arc::<PipeState>::default();
-        let open = OpenPipe { form, subscribe, datagrams, messages: sender, state: Arc::clone(&state), reply };
+        let open = OpenPipe {
+            form,
+            subscribe,
+            datagrams,
+            messages: sender,
+            state: Arc::clone(&state),
+            stalled: stalled.clone(),
+            reply,
+        };
         let gone = || Refusal::new(Code::Draining, "the edge is going away");
         if !shard.tell(Command::Open(Box::new(open))).await {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, state })
+        Ok(Self { shard, id, messages, state, stalled })
     }
 
     /// The next messages; `None` when the session is over.
@@ -60,6 +75,11 @@ impl Pipe {
             self.shard.tell(Command::Writable(self.id)).await;
         }
         batch
+    }
+
+    /// Told when the reader has taken nothing for too long. [`Pipe::closing`] says the rest.
+    pub(crate) fn stalled(&self) -> Stalled {
+        self.stalled.clone()
     }
 
     /// How the session ended, once [`Pipe::next`] has given `None`; `None` if it did not end by itself: the edge goes.

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use axum::{Extension, Router};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use ticker_market::decimal;
@@ -21,7 +21,7 @@ use ticker_session::catalogue::Refusal;
 use tokio::sync::oneshot;
 
 use crate::certificate::Certificates;
-use crate::command::{Ask, Command, ShardHandle};
+use crate::command::{Ask, Command, ShardHandle, Stalled};
 use crate::library::Connections;
 use crate::params::{self, Params};
 use crate::pipe::Pipe;
@@ -37,6 +37,8 @@ pub(crate) struct Web {
     pub(crate) directory: SharedDirectory,
     /// Tasks that must end before the edge has.
     pub(crate) connections: Connections,
+    /// How long a reader may take nothing of what is sent.
+    pub(crate) write_timeout: Duration,
     /// The TLS address, where there is one.
     pub(crate) secure: Option<Secure>,
 }
@@ -287,12 +289,20 @@ async fn poll(State(web): State<Web>, RawQuery(query): RawQuery, headers: Header
     }
 }
 
-async fn stream_events(State(web): State<Web>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+async fn stream_events(
+    State(web): State<Web>,
+    stalled: Option<Extension<Stalled>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let ndjson = accept.contains("application/x-ndjson");
     let form = if ndjson { Form::Ndjson } else { Form::Sse };
     let opened = match asked(query, &headers) {
-        Ok(params) => Pipe::open(web.shard(), form, Some(params.subscribe)).await,
+        Ok(params) => {
+            let Extension(stalled) = stalled.unwrap_or_default();
+            Pipe::open(web.shard(), form, Some(params.subscribe), stalled).await
+        }
         Err(refusal) => Err(refusal),
     };
     let pipe = match opened {

@@ -2,7 +2,7 @@
 //! is woken for a message: what happens marks readers, and the end of each pass writes once to each marked one.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::clock::Clock;
-use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, PipeState, ShardHandle, Upstream};
+use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, PipeState, ShardHandle, Stalled, Upstream};
 use crate::conn::Conn;
 use crate::poll::Poll;
 use crate::ring::Ring;
@@ -83,12 +83,18 @@ pub(crate) struct PipeEnd {
     pub(crate) session: SessionId,
     pub(crate) messages: mpsc::Sender<Vec<ticker_proto::Encoded>>,
     pub(crate) state: Arc<PipeState>,
+    pub(crate) stalled: Stalled,
+    /// Since when its reader has taken nothing, while messages wait.
+    pub(crate) blocked_since: Option<Time>,
+    /// There is a timer for it.
+    pub(crate) watched: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Timer {
     Conn(u32, u32),
     Poll(u32, u32),
+    Pipe(u32, u32),
 }
 
 /// See the module.
@@ -128,6 +134,10 @@ pub(crate) struct Shard {
     drain_spread_ms: u32,
     /// Readers who offer permessage-deflate get it.
     pub(crate) deflate: bool,
+    /// How long the reader of a pipe may take nothing, in milliseconds.
+    pub(crate) write_timeout_ms: i64,
+    /// Sessions of pipes that have ended, for as long as their reader has to take the last words; the oldest first.
+    pub(crate) last_words: VecDeque<(Time, Arc<PipeState>, Stalled)>,
 }
 
 /// What a shard counts between two looks at the metrics.
@@ -138,6 +148,7 @@ pub(crate) struct Counts {
     pub(crate) writes: u64,
     pub(crate) blocked: u64,
     pub(crate) slow: u64,
+    pub(crate) stalled: u64,
     pub(crate) refused: u64,
     deflated_events: u64,
     deflated_from: u64,
@@ -165,6 +176,7 @@ struct Gauges {
     writes: metrics::Counter,
     blocked: metrics::Counter,
     slow: metrics::Counter,
+    stalled: metrics::Counter,
     refused: metrics::Counter,
     deflated_events: metrics::Counter,
     deflated_from: metrics::Counter,
@@ -186,6 +198,7 @@ impl Gauges {
             writes: metrics::counter!("ticker_edge_writes_total", "shard" => shard.clone()),
             blocked: metrics::counter!("ticker_edge_writes_blocked_total", "shard" => shard.clone()),
             slow: metrics::counter!("ticker_edge_slow_consumers_total", "shard" => shard.clone()),
+            stalled: metrics::counter!("ticker_edge_write_timeouts_total", "shard" => shard.clone()),
             refused: metrics::counter!("ticker_edge_requests_refused_total", "shard" => shard.clone()),
             deflated_events: metrics::counter!("ticker_edge_deflated_events_total", "shard" => shard.clone()),
             deflated_from: metrics::counter!("ticker_edge_deflated_from_bytes_total", "shard" => shard.clone()),
@@ -203,6 +216,7 @@ impl Gauges {
         self.writes.increment(counts.writes);
         self.blocked.increment(counts.blocked);
         self.slow.increment(counts.slow);
+        self.stalled.increment(counts.stalled);
         self.refused.increment(counts.refused);
         self.deflated_events.increment(counts.deflated_events);
         self.deflated_from.increment(counts.deflated_from);
@@ -227,6 +241,7 @@ pub(crate) struct Parts {
     pub(crate) readers: Arc<AtomicUsize>,
     pub(crate) drain_spread_ms: u32,
     pub(crate) deflate: bool,
+    pub(crate) write_timeout_ms: u32,
 }
 
 impl Shard {
@@ -270,6 +285,8 @@ impl Shard {
             draining: None,
             drain_spread_ms: parts.drain_spread_ms,
             deflate: parts.deflate,
+            write_timeout_ms: parts.write_timeout_ms.into(),
+            last_words: VecDeque::new(),
         };
         Ok((shard, ShardHandle::new(sender, waker, woken)))
     }
@@ -343,10 +360,18 @@ impl Shard {
         }
         let round = self.hub.has_ready().then_some(self.next_round);
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let last_words = self.last_words.front().map(|(at, _, _)| *at);
         let drain = self.draining.as_ref().map(|(at, _)| *at);
         // Nobody tells a shard that there is room for its needs again.
         let needs = self.hub.has_needs().then(|| self.now.plus_millis(NEEDS_RETRY_MILLIS));
-        let next = timer.into_iter().chain(self.hub.next_timer()).chain(drain).chain(round).chain(needs).min()?;
+        let next = timer
+            .into_iter()
+            .chain(last_words)
+            .chain(self.hub.next_timer())
+            .chain(drain)
+            .chain(round)
+            .chain(needs)
+            .min()?;
         let nanos = u64::try_from(next.since(self.clock.now())).unwrap_or(0);
         // The kernel counts in milliseconds: rounded up, so that the time has come when it wakes us.
         Some(Duration::from_millis(nanos.div_ceil(1_000_000)))
@@ -495,6 +520,7 @@ impl Shard {
     }
 
     fn fire_timers(&mut self) {
+        self.look_at_last_words();
         while let Some(Reverse((_, timer))) = self.timers.peek().copied().filter(|Reverse((at, _))| *at <= self.now) {
             self.timers.pop();
             match timer {
@@ -504,6 +530,7 @@ impl Shard {
                         self.answer_poll(key);
                     }
                 }
+                Timer::Pipe(key, generation) => self.look_at_pipe(PipeId { key, generation }),
             }
         }
     }

@@ -86,11 +86,19 @@ pub(crate) fn server_config(certificates: Arc<Certificates>, alpn: &[&[u8]], qui
     config
 }
 
+/// How many connections there may be, and how slow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) connections_max: usize,
+    /// How long a reader may take nothing of what is sent.
+    pub(crate) write_timeout: Duration,
+}
+
 /// Serves connections until the drain; they end as the library's do.
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
     config: ServerConfig,
-    connections_max: usize,
+    limits: Limits,
     service: Router,
     connections: Connections,
     drain: Drain,
@@ -100,7 +108,7 @@ pub(crate) async fn serve(
         Err(error) => return tracing::error!(%error, "the TLS listener has failed"),
     };
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let room = Arc::new(Semaphore::new(connections_max));
+    let room = Arc::new(Semaphore::new(limits.connections_max));
     let open = metrics::gauge!("ticker_edge_tls_connections");
     loop {
         let accepted = tokio::select! {
@@ -119,7 +127,7 @@ pub(crate) async fn serve(
             metrics::counter!("ticker_edge_tls_connections_refused_total").increment(1);
             continue;
         };
-        set_options(&stream);
+        set_options(&stream, limits.write_timeout);
         let (acceptor, service, drain, open) = (acceptor.clone(), service.clone(), drain.clone(), open.clone());
         connections.spawn(async move {
             let _place = place;
@@ -138,7 +146,8 @@ pub(crate) async fn serve(
     }
 }
 
-fn set_options(stream: &TcpStream) {
+fn set_options(stream: &TcpStream, write_timeout: Duration) {
+    library::end_where_nothing_is_taken(stream, write_timeout);
     let _ = stream.set_nodelay(true);
     let socket = socket2::SockRef::from(stream);
     let _ = socket.set_tcp_notsent_lowat(shard::NOTSENT_LOWAT_BYTES);

@@ -1,6 +1,9 @@
 //! WebSocket over connections that the HTTP library serves: HTTP/1.1 over TLS, and HTTP/2 by extended CONNECT (RFC 8441).
 //! The frames are those that shards send; the session comes through a pipe.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,9 +16,10 @@ use hyper_util::rt::TokioIo;
 use ticker_proto::message::Request as Asked;
 use ticker_proto::{Code, Encoded, Form};
 use ticker_session::catalogue::Refusal;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc;
 
+use crate::command::Stalled;
 use crate::params::Params;
 use crate::pipe::{Pipe, Requests};
 use crate::routes::{self, Web};
@@ -53,7 +57,7 @@ pub(crate) async fn websocket(State(web): State<Web>, mut request: Request) -> R
         (false, true) => Form::WebSocketJsonDeflate,
         (true, true) => Form::WebSocketProtobufDeflate,
     };
-    let pipe = match Pipe::open(web.shard(), form, params.map(|p| p.subscribe)).await {
+    let pipe = match Pipe::open(web.shard(), form, params.map(|p| p.subscribe), Stalled::default()).await {
         Ok(pipe) => pipe,
         Err(refusal) => return routes::problem(&refusal),
     };
@@ -117,7 +121,7 @@ enum Own {
 async fn run(io: impl AsyncRead + AsyncWrite, mut pipe: Pipe, decoder: Decoder, protobuf: bool) {
     let (mut reader, mut writer) = tokio::io::split(io);
     let (own, mut owns) = mpsc::channel(OWN_MAX);
-    let requests = pipe.requests();
+    let (requests, stalled) = (pipe.requests(), pipe.stalled());
     let reading = async {
         if let Some(last) = read(&mut reader, decoder, &requests, protobuf, &own).await {
             // Whoever reads nothing any more never gets it, and is not waited for.
@@ -155,6 +159,7 @@ async fn run(io: impl AsyncRead + AsyncWrite, mut pipe: Pipe, decoder: Decoder, 
     tokio::select! {
         () = reading => {}
         () = writing => {}
+        () = stalled.told() => {}
     }
 }
 
@@ -187,14 +192,14 @@ async fn read(
 ) -> Option<Vec<u8>> {
     let mut deaf = false;
     loop {
-        let mut buffer = [0; READ_BYTES];
-        let bytes = match reader.read(&mut buffer).await {
-            Ok(0) | Err(_) => return None,
+        let bytes = match poll_fn(|cx| poll_some(Pin::new(&mut *reader), cx)).await {
+            Ok(bytes) if bytes.is_empty() => return None,
+            Err(_) => return None,
             Ok(_) if deaf => continue,
-            Ok(n) => &buffer[..n],
+            Ok(bytes) => bytes,
         };
         let mut incoming = Vec::new();
-        let result = decoder.feed(bytes, |i| {
+        let result = decoder.feed(&bytes, |i| {
             incoming.push(i);
             true
         });
@@ -232,6 +237,14 @@ async fn read(
             Err(error) => return Some(websocket::close_frame(1002, &error.to_string())),
         }
     }
+}
+
+/// Reads what there is. The buffer is here only while there is something: an idle reader has none.
+fn poll_some(reader: Pin<&mut impl AsyncRead>, cx: &mut Context<'_>) -> Poll<std::io::Result<Vec<u8>>> {
+    let mut bytes = [0; READ_BYTES];
+    let mut buffer = ReadBuf::new(&mut bytes);
+    ready!(reader.poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().to_vec()))
 }
 
 fn bad(error: ticker_proto::message::RequestError) -> Refusal {

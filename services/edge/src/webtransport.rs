@@ -186,9 +186,9 @@ pub(crate) async fn serve(
     let (pipe, framing, waiting) = match open(&request, id, &web, &sessions).await {
         Ok(opened) => opened,
         Err(refusal) => {
-            let (send, _) = stream.split();
+            let (mut send, _) = stream.split();
             // How a client left is its own business.
-            return drop(http3::respond(send, routes::problem(&refusal)).await);
+            return drop(http3::respond(&mut send, routes::problem(&refusal), web.write_timeout).await);
         }
     };
     let accepted = ([("sec-webtransport-http3-draft", "draft02")], ()).into_response();
@@ -227,8 +227,13 @@ pub(crate) async fn serve(
         }
         send.finish().await
     };
-    if told.await.is_ok() && ended.is_some() {
-        let _ = tokio::time::timeout(CLOSING_MAX, gone).await;
+    match tokio::time::timeout(CLOSING_MAX, told).await {
+        Ok(Ok(())) if ended.is_some() => {
+            let _ = tokio::time::timeout(CLOSING_MAX, gone).await;
+        }
+        Ok(_) => {}
+        // A reader who takes nothing does not hear of its end either; its CONNECT stream ends all the same.
+        Err(_) => send.stop_stream(h3::error::Code::H3_REQUEST_CANCELLED),
     }
 }
 
