@@ -100,16 +100,21 @@ class Client(QuicConnectionProtocol):
         self._quic._write_connection_limits = lambda *_, **__: None
         self._quic._write_stream_limits = lambda *_, **__: None
 
-    async def webtransport(self, path: str) -> Session:
-        """Opens a session and its stream."""
+    def ask_webtransport(self, path: str) -> asyncio.Queue:
+        """Asks for a session; the answer comes through the queue."""
         stream = self._quic.get_next_available_stream_id()
         pairs = [(":method", "CONNECT"), (":protocol", "webtransport"), (":scheme", "https")]
         pairs += [(":authority", "localhost"), (":path", path), ("origin", "https://localhost")]
         queue = self._queue(stream)
+        queue.stream = stream
         self.h3.send_headers(stream, [(k.encode(), v.encode()) for k, v in pairs])
         self.transmit()
-        head = await queue.get()
-        return Session(self, stream, queue, head)
+        return queue
+
+    async def webtransport(self, path: str) -> Session:
+        """Opens a session."""
+        queue = self.ask_webtransport(path)
+        return Session(self, queue.stream, queue, await queue.get())
 
 
 class Session:
@@ -162,11 +167,20 @@ class Session:
 
 
 @asynccontextmanager
-async def connected(address: str, **options):
-    """A connection to `host:port`, whose certificate is not looked at."""
+async def connected(address: str, tickets: list | None = None, wait: bool = True, **options):
+    """A connection to `host:port`, whose certificate is not looked at. Tickets for sessions to come go into `tickets`. With
+    `wait=False` what is asked for goes out before the handshake is complete, where a ticket (`session_ticket`) allows it."""
     host, port = address.rsplit(":", 1)
     configuration = QuicConfiguration(
         is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE, max_datagram_frame_size=65536, **options
     )
-    async with connect(host, int(port), configuration=configuration, create_protocol=Client) as client:
+    handler = None if tickets is None else tickets.append
+    async with connect(
+        host,
+        int(port),
+        configuration=configuration,
+        create_protocol=Client,
+        session_ticket_handler=handler,
+        wait_connected=wait,
+    ) as client:
         yield client

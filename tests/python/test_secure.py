@@ -62,11 +62,13 @@ def tls(*protocols: str) -> ssl.SSLSocket:
     )
 
 
-def metric(name: str, of: Service | None = None) -> float:
+def metric(name: str, of: Service | None = None, label: str = "") -> float:
+    """The sum of a metric's values, or of those that have a label."""
     connection = http.client.HTTPConnection((of or service).admin, timeout=TIMEOUT_S)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
-    return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+    labels = rf"{{[^}}]*{label}[^}}]*}}" if label else r"(?:{[^}]*})?"
+    return sum(float(value) for value in re.findall(rf"^{name}{labels} (\S+)$", text, re.MULTILINE))
 
 
 class Http2:
@@ -335,6 +337,57 @@ class Http3(unittest.IsolatedAsyncioTestCase):
                     break
             self.assertEqual(places, sorted(set(places)))
 
+    async def test_connections_survive_another_address_with_several_endpoints(self):
+        async def moves(address: str) -> int:
+            async with connected(address) as client:
+                lines = 0
+                async for _ in client.lines("/v1/stream?topics=quote/synthetic/*", accept="application/x-ndjson"):
+                    lines += 1
+                    if lines == 10:
+                        await client.move()
+                    if lines == 60:
+                        # The first byte of the id that the server gave says which endpoint it is.
+                        return client._quic._peer_cid.cid[0] % 4
+
+        with tempfile.TemporaryDirectory() as folder:
+            with open(f"{folder}/ticker.toml", "w") as toml:
+                toml.write("[edge]\nquic_endpoints = 4\n")
+            with Service(sys.argv[1], "--synthetic", "5@20", "--config", toml.name) as other:
+                all_of_them = [asyncio.wait_for(moves(other.tls), TIMEOUT_S) for _ in range(40)]
+                endpoints = await asyncio.gather(*all_of_them, return_exceptions=True)
+                self.assertEqual([e for e in endpoints if isinstance(e, Exception)], [], "40 of 40 survive")
+                self.assertEqual(set(endpoints), {0, 1, 2, 3}, "each has some")
+            self.assertEqual(other.exit_code, 0)
+
+    async def test_early_data(self):
+        """What changes nothing is answered with the first packets, once for each ticket."""
+        name, tickets = "ticker_edge_quic_early_requests_total", []
+        path = "/v1/snapshot?topics=quote/synthetic/*"
+        async with connected(service.tls, tickets=tickets) as client:
+            self.assertEqual((await client.get(path))[0], 200)
+        before = await asyncio.to_thread(metric, name, label="at_once")
+        for accepted in (True, False):
+            async with connected(service.tls, wait=False, session_ticket=tickets[0]) as client:
+                self.assertEqual((await client.get(path))[0], 200)
+                self.assertEqual(client._quic.tls.early_data_accepted, accepted)
+        self.assertEqual(await asyncio.to_thread(metric, name, label="at_once"), before + 1)
+
+    async def test_early_data_that_a_replay_could_misuse_waits(self):
+        name, tickets = "ticker_edge_quic_early_requests_total", []
+        async with connected(service.tls, tickets=tickets) as client:
+            self.assertEqual((await client.get("/v1/venues"))[0], 200)
+        before = await asyncio.to_thread(metric, name, label="delayed")
+        async with connected(service.tls, wait=False, session_ticket=tickets[0]) as client:
+            # As whoever replays packets: it cannot read what comes back, and so cannot go on.
+            client.datagram_received = lambda *_: None
+            session = client.ask_webtransport("/v1/wt?topics=quote/synthetic/*")
+            post = client.request("/v1/venues", method="POST", body=b"{}")
+            await asyncio.to_thread(settles, name, before + 2, label="delayed")
+            self.assertEqual(await asyncio.to_thread(metric, "ticker_edge_webtransport_sessions"), 0)
+            del client.datagram_received
+            self.assertEqual(((await session.get())[":status"], (await post.get())[":status"]), ("200", "405"))
+            self.assertTrue(client._quic.tls.early_data_accepted)
+
     async def test_under_load_an_address_is_validated_first(self):
         with tempfile.TemporaryDirectory() as folder:
             with open(f"{folder}/ticker.toml", "w") as toml:
@@ -363,10 +416,10 @@ class Http3(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(other.exit_code, 0)
 
 
-def settles(name: str, value: float, of: Service | None = None):
+def settles(name: str, value: float, of: Service | None = None, label: str = ""):
     """Waits until a metric has that value."""
     for _ in range(TIMEOUT_S * 10):
-        if (now := metric(name, of)) == value:
+        if (now := metric(name, of, label)) == value:
             return
         time.sleep(0.1)
     raise AssertionError(f"{name} is {now}, not {value}")

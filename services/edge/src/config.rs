@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::steering;
+
 /// `[edge]` of the configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -25,6 +27,12 @@ pub struct Config {
     pub tls_connections_max: usize,
     /// QUIC beside TLS.
     pub quic: bool,
+    /// UDP sockets on that port, each with a task that reads it. Several are worth their while where one is a core's whole
+    /// work. A reader who changes its address stays with its own.
+    pub quic_endpoints: usize,
+    /// Whoever has been here before may send with its first packet (0-RTT). Such a request can be replayed by others, so only
+    /// those that change nothing are answered before the handshake is complete; the others wait for it.
+    pub quic_early_data: bool,
     /// QUIC connections; more are refused.
     pub quic_connections_max: usize,
     /// With so many QUIC handshakes under way, whoever begins one must first show that it is where it says (RFC 9000
@@ -85,6 +93,8 @@ impl Default for Config {
             tls_names: Vec::new(),
             tls_connections_max: 20_000,
             quic: true,
+            quic_endpoints: 1,
+            quic_early_data: true,
             quic_connections_max: 20_000,
             quic_handshakes_unvalidated_max: 64,
             quic_segmentation_offload: true,
@@ -106,6 +116,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The number of QUIC endpoints; none without QUIC.
+    pub(crate) fn quic_endpoint_count(&self) -> usize {
+        if self.quic { self.quic_endpoints.clamp(1, steering::ENDPOINTS_MAX) } else { 0 }
+    }
+
     /// The number of shards: as configured, or one a core.
     pub fn shard_count(&self) -> usize {
         match self.shards {

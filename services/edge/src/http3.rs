@@ -17,7 +17,7 @@ use ticker_runtime::Drain;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use crate::quic::QUIC_DRAIN_MAX;
+use crate::quic::{Confirmed, QUIC_DRAIN_MAX};
 use crate::routes::Web;
 use crate::webtransport::Sessions;
 use crate::{http1, webtransport};
@@ -32,7 +32,13 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 type Resolver = RequestResolver<Transport, Bytes>;
 
 /// Serves a connection to its end. At a drain it takes no more requests (GOAWAY) and lets those that it has come to theirs.
-pub(crate) async fn serve(connection: quinn::Connection, service: Router, web: Web, drain: Drain) {
+pub(crate) async fn serve(
+    connection: quinn::Connection,
+    service: Router,
+    web: Web,
+    drain: Drain,
+    confirmed: Arc<Confirmed>,
+) {
     let mut builder = h3::server::builder();
     builder
         .max_field_section_size(http1::HEAD_BYTES_MAX as u64)
@@ -53,7 +59,8 @@ pub(crate) async fn serve(connection: quinn::Connection, service: Router, web: W
                 Ok(Some(resolver)) => {
                     metrics::counter!("ticker_edge_http3_requests_total").increment(1);
                     let (sessions, connection) = (Arc::clone(&sessions), connection.clone());
-                    requests.spawn(request(resolver, service.clone(), web.clone(), connection, sessions));
+                    let confirmed = Arc::clone(&confirmed);
+                    requests.spawn(request(resolver, service.clone(), web.clone(), connection, sessions, confirmed));
                 }
                 // The reader has gone, and with it whatever it asked for.
                 Ok(None) | Err(_) => return,
@@ -83,8 +90,20 @@ async fn request(
     web: Web,
     connection: quinn::Connection,
     sessions: Arc<Sessions>,
+    confirmed: Arc<Confirmed>,
 ) {
     let Ok(Ok((request, stream))) = tokio::time::timeout(HEAD_MAX, resolver.resolve_request()).await else { return };
+    if !confirmed.is_done() {
+        // Early data. Methods that are safe (RFC 9110 §9.2.1) change nothing however often they come; the others wait, which
+        // RFC 8470 §3 prefers to 425.
+        let is_harmless = request.method().is_safe();
+        let answer = if is_harmless { "at_once" } else { "delayed" };
+        metrics::counter!("ticker_edge_quic_early_requests_total", "answer" => answer).increment(1);
+        if !is_harmless {
+            confirmed.wait().await;
+        }
+    }
+    drop(confirmed);
     if request.extensions().get() == Some(&Protocol::WEB_TRANSPORT) {
         return webtransport::serve(request, stream, connection, web, sessions).await;
     }

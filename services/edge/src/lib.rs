@@ -8,7 +8,7 @@
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
-//! there and over HTTP/2; [`quic`] and [`http3`], the same address over UDP; [`webtransport`],
+//! there and over HTTP/2; [`quic`], [`steering`] and [`http3`], the same address over UDP; [`webtransport`],
 //! [`byte_session`], [`framing`], sessions there that are no requests.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
@@ -37,6 +37,7 @@ mod ring;
 mod round;
 mod routes;
 mod shard;
+mod steering;
 mod tls;
 mod upgraded;
 mod upstream;
@@ -165,18 +166,19 @@ impl Edge {
         if let Some((sockets, certificates)) = secure {
             let addr = sockets.addr;
             let mut service = service.clone();
-            if let Some(udp) = sockets.udp {
-                let tls = tls::server_config(Arc::clone(&certificates), &quic::ALPN, true);
+            if !sockets.udp.is_empty() {
+                let tls = tls::server_config(Arc::clone(&certificates), &quic::ALPN, true, config.quic_early_data);
                 let limits = quic::Limits {
                     connections_max: config.quic_connections_max,
                     handshakes_unvalidated_max: config.quic_handshakes_unvalidated_max,
                     segmentation_offload: config.quic_segmentation_offload,
                 };
-                let endpoint = quic::endpoint(udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;
+                let endpoints =
+                    quic::endpoints(sockets.udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;
                 service = routes::with_alternative(service, addr.port());
-                connections.spawn(quic::serve(endpoint, limits, service.clone(), web.clone(), drain.clone()));
+                connections.spawn(quic::serve(endpoints, limits, service.clone(), web.clone(), drain.clone()));
             }
-            let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false);
+            let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false, false);
             let limits = tls::Limits { connections_max: config.tls_connections_max, write_timeout };
             tokio::spawn(tls::serve(sockets.tcp, tls, limits, service, connections.clone(), drain.clone()));
             tokio::spawn(certificates.keep_fresh(drain.clone()));
@@ -228,7 +230,7 @@ fn secure(config: &Config) -> Result<Option<(tls::Sockets, Arc<certificate::Cert
     let Some(addr) = config.tls_listen else { return Ok(None) };
     // First what does not depend on what else runs here.
     let certificates = tls::certificates(config, addr)?;
-    Ok(Some((tls::Sockets::bind(addr, config.quic)?, certificates)))
+    Ok(Some((tls::Sockets::bind(addr, config.quic_endpoint_count())?, certificates)))
 }
 
 /// Whether shards write by io_uring, as configured and as the kernel allows. Says which.
@@ -380,6 +382,11 @@ fn describe_metrics() {
         "ticker_edge_quic_retries_total",
         Unit::Count,
         "QUIC handshakes whose client had to show its address first, because many were under way."
+    );
+    describe_counter!(
+        "ticker_edge_quic_early_requests_total",
+        Unit::Count,
+        "Requests that came before the handshake was complete (0-RTT): answered at once, or delayed until it was."
     );
     describe_counter!(
         "ticker_edge_quic_handshakes_failed_total",

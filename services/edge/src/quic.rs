@@ -4,14 +4,16 @@
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TransportConfig, VarInt};
 use ticker_runtime::Drain;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use crate::byte_session::{self, Datagrams, Ended};
@@ -20,6 +22,7 @@ use crate::http3;
 use crate::library::{self, DRAIN_MAX, STREAMS_MAX};
 use crate::pipe::Pipe;
 use crate::routes::Web;
+use crate::steering::SteeredIds;
 
 /// What the endpoint speaks, by ALPN.
 pub(crate) const ALPN: [&[u8]; 2] = [b"h3", b"ticker/1"];
@@ -47,7 +50,7 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// What waits for a reader in one connection. What lies behind it can still be conflated.
-const SEND_WINDOW_BYTES: u64 = 256 * 1024;
+const SEND_WINDOW_BYTES: u64 = 128 * 1024;
 
 /// Datagrams from readers mean nothing here.
 const DATAGRAMS_IN_BYTES_MAX: usize = 4 * 1024;
@@ -74,17 +77,30 @@ struct Shared {
     service: Router,
     web: Web,
     drain: Drain,
+    limits: Limits,
+    /// How many handshakes are under way.
+    handshakes: Arc<AtomicUsize>,
 }
 
-/// An endpoint on that socket.
-pub(crate) fn endpoint(socket: UdpSocket, tls: rustls::ServerConfig, limits: Limits) -> io::Result<Endpoint> {
+/// One endpoint for each socket. Tickets and tokens that one gave are good at each.
+pub(crate) fn endpoints(
+    sockets: Vec<UdpSocket>,
+    tls: rustls::ServerConfig,
+    limits: Limits,
+) -> io::Result<Vec<Endpoint>> {
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    server
         .transport_config(Arc::new(transport(limits)))
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size_total(INCOMING_BYTES_MAX);
-    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))
+    let count = sockets.len();
+    let endpoint = |(index, socket)| {
+        let mut config = EndpointConfig::default();
+        config.cid_generator(move || Box::new(SteeredIds::new(index, count)));
+        Endpoint::new(config, Some(server.clone()), socket, Arc::new(quinn::TokioRuntime))
+    };
+    sockets.into_iter().enumerate().map(endpoint).collect()
 }
 
 fn transport(limits: Limits) -> TransportConfig {
@@ -104,54 +120,115 @@ fn transport(limits: Limits) -> TransportConfig {
 }
 
 /// Serves connections until the drain, and until they have ended.
-pub(crate) async fn serve(endpoint: Endpoint, limits: Limits, service: Router, web: Web, drain: Drain) {
+pub(crate) async fn serve(endpoints: Vec<Endpoint>, limits: Limits, service: Router, web: Web, drain: Drain) {
     let tasks = TaskTracker::new();
-    let handshakes = Arc::new(AtomicUsize::new(0));
-    let shared = Shared { service, web, drain };
+    let shared = Shared { service, web, drain, limits, handshakes: Arc::default() };
+    let accepting = endpoints.iter().map(|endpoint| accept(endpoint, endpoints.len(), &tasks, &shared));
+    join_all(accepting).await;
+    library::ended(tasks).await;
+    for endpoint in &endpoints {
+        endpoint.close(VarInt::from_u32(0), b"draining");
+    }
+    let idle = join_all(endpoints.iter().map(Endpoint::wait_idle));
+    let _ = tokio::time::timeout(LAST_PACKETS_MAX, idle).await;
+}
+
+/// Accepts connections of one of `count` endpoints until the drain.
+async fn accept(endpoint: &Endpoint, count: usize, tasks: &TaskTracker, shared: &Shared) {
+    let Limits { connections_max, handshakes_unvalidated_max, .. } = shared.limits;
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
             () = shared.drain.started() => None,
         };
         let Some(incoming) = incoming else { break };
-        if endpoint.open_connections() >= limits.connections_max {
+        if endpoint.open_connections() >= connections_max.div_ceil(count) {
             metrics::counter!("ticker_edge_quic_refused_total").increment(1);
             incoming.refuse();
-        } else if handshakes.load(Ordering::Relaxed) >= limits.handshakes_unvalidated_max && incoming.may_retry() {
+        } else if shared.handshakes.load(Ordering::Relaxed) >= handshakes_unvalidated_max && incoming.may_retry() {
             metrics::counter!("ticker_edge_quic_retries_total").increment(1);
             // It may retry, so this cannot fail.
             let _ = incoming.retry();
         } else {
-            handshakes.fetch_add(1, Ordering::Relaxed);
-            tasks.spawn(begin(incoming, shared.clone(), Arc::clone(&handshakes)));
+            shared.handshakes.fetch_add(1, Ordering::Relaxed);
+            tasks.spawn(begin(incoming, shared.clone(), UnderWay(Arc::clone(&shared.handshakes))));
         }
     }
     // Whoever comes now is told to go elsewhere.
     endpoint.set_server_config(None);
-    library::ended(tasks).await;
-    endpoint.close(VarInt::from_u32(0), b"draining");
-    let _ = tokio::time::timeout(LAST_PACKETS_MAX, endpoint.wait_idle()).await;
 }
 
-async fn begin(incoming: Incoming, shared: Shared, handshakes: Arc<AtomicUsize>) {
-    let shaken = async {
-        let connecting = incoming.accept().ok()?;
-        tokio::time::timeout(HANDSHAKE_MAX, connecting).await.ok()?.ok()
-    };
-    let connection = shaken.await;
-    handshakes.fetch_sub(1, Ordering::Relaxed);
-    let Some(connection) = connection else {
-        metrics::counter!("ticker_edge_quic_handshakes_failed_total").increment(1);
-        return;
-    };
-    let open = metrics::gauge!("ticker_edge_quic_connections");
-    open.increment(1);
-    let Shared { service, web, drain } = shared;
-    match alpn(&connection).as_deref() {
-        Some(b"ticker/1") => session(connection, web).await,
-        _ => http3::serve(connection, service, web, drain).await,
+/// Whether a handshake is complete. Until it is, what the reader sent may be a replay of what another sent before (RFC 9001
+/// §9.2): none who replays can complete it.
+#[derive(Debug, Default)]
+pub(crate) struct Confirmed {
+    done: AtomicBool,
+    told: Notify,
+}
+
+impl Confirmed {
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
     }
-    open.decrement(1);
+
+    pub(crate) async fn wait(&self) {
+        let told = self.told.notified();
+        if !self.is_done() {
+            told.await;
+        }
+    }
+
+    fn tell(&self) {
+        self.done.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+}
+
+/// A handshake that is under way, for as long as this lives.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn begin(incoming: Incoming, shared: Shared, under_way: UnderWay) {
+    let Shared { service, web, drain, .. } = shared;
+    let confirmed = Arc::<Confirmed>::default();
+    let heard = async {
+        let mut connecting = incoming.accept().ok()?;
+        // The client's first message must be whole before the connection is used: else some never come to life.
+        tokio::time::timeout(HANDSHAKE_MAX, connecting.handshake_data()).await.ok()?.ok()?;
+        connecting.into_0rtt().ok()
+    };
+    if let Some((connection, complete)) = heard.await {
+        let watching = async {
+            // What it tells besides means nothing at a server, and that it is over may mean that the connection is.
+            let is_over = tokio::time::timeout(HANDSHAKE_MAX, complete).await.is_ok();
+            if is_over && connection.close_reason().is_none() {
+                drop(under_way);
+                metrics::gauge!("ticker_edge_quic_connections").increment(1);
+                confirmed.tell();
+                std::future::pending().await
+            }
+        };
+        let serving = async {
+            match alpn(&connection).as_deref() {
+                // Its requests change nothing but the session itself: a replay of them is harmless.
+                Some(b"ticker/1") => session(connection.clone(), web).await,
+                _ => http3::serve(connection.clone(), service, web, drain, Arc::clone(&confirmed)).await,
+            }
+        };
+        tokio::select! {
+            () = watching => connection.close(VarInt::from_u32(0), b""),
+            () = serving => {}
+        }
+    }
+    match confirmed.is_done() {
+        true => metrics::gauge!("ticker_edge_quic_connections").decrement(1),
+        false => metrics::counter!("ticker_edge_quic_handshakes_failed_total").increment(1),
+    }
 }
 
 /// A connection that is one session.

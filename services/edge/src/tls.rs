@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use rustls::ServerConfig;
+use rustls::server::ServerSessionMemoryCache;
 use rustls::version::{TLS12, TLS13};
 use ticker_runtime::admin::BindError;
 use ticker_runtime::{Drain, clock};
@@ -16,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::certificate::{self, Certificates};
 use crate::config::Config;
 use crate::library::{self, Connections};
-use crate::{EdgeError, shard};
+use crate::{EdgeError, shard, steering};
 
 /// What the address is called in errors: the flag that moves it.
 pub(crate) const WHAT: &str = "tls-listen";
@@ -26,6 +27,9 @@ pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// Sessions that may be resumed; the oldest go first.
+const SESSIONS_MAX: usize = 8_192;
 
 /// How often a free port is looked for that is free for TCP and UDP.
 const PORT_TRIES_MAX: usize = 20;
@@ -37,24 +41,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Sockets {
     pub(crate) tcp: std::net::TcpListener,
-    pub(crate) udp: Option<UdpSocket>,
+    /// As many as QUIC has endpoints.
+    pub(crate) udp: Vec<UdpSocket>,
     pub(crate) addr: SocketAddr,
 }
 
 impl Sockets {
-    /// Binds both (`quic`) or TCP alone. Where the port is left to the system, one is taken that is free for both.
-    pub(crate) fn bind(addr: SocketAddr, quic: bool) -> Result<Self, EdgeError> {
+    /// Binds one for TCP, and for UDP as many as QUIC has endpoints. Where the port is left to the system, one is taken that
+    /// is free for both.
+    pub(crate) fn bind(addr: SocketAddr, endpoints: usize) -> Result<Self, EdgeError> {
         let wrong = |why| BindError::new(addr, WHAT, why);
         let mut tries = PORT_TRIES_MAX;
         loop {
             let tcp = std::net::TcpListener::bind(addr).map_err(wrong)?;
             let bound = tcp.local_addr().map_err(wrong)?;
             tcp.set_nonblocking(true).map_err(wrong)?;
-            if !quic {
-                return Ok(Self { tcp, udp: None, addr: bound });
+            if endpoints == 0 {
+                return Ok(Self { tcp, udp: Vec::new(), addr: bound });
             }
-            match UdpSocket::bind(bound) {
-                Ok(udp) => return Ok(Self { tcp, udp: Some(udp), addr: bound }),
+            match steering::bind(bound, endpoints) {
+                Ok(udp) => return Ok(Self { tcp, udp, addr: bound }),
                 Err(_) if addr.port() == 0 && tries > 0 => tries -= 1,
                 Err(why) => return Err(wrong(why).into()),
             }
@@ -74,14 +80,25 @@ pub(crate) fn certificates(config: &Config, addr: SocketAddr) -> Result<Arc<Cert
     Ok(Arc::new(Certificates::open(files, names, now)?))
 }
 
-/// What TLS connections agree on, over TCP or (`quic`: TLS 1.3 alone) over UDP.
-pub(crate) fn server_config(certificates: Arc<Certificates>, alpn: &[&[u8]], quic: bool) -> ServerConfig {
+/// What TLS connections agree on, over TCP or (`quic`: TLS 1.3 alone) over UDP. A session may be resumed once, by the edge
+/// that gave its ticket: whoever replays early data to it is refused that data.
+pub(crate) fn server_config(
+    certificates: Arc<Certificates>,
+    alpn: &[&[u8]],
+    quic: bool,
+    early_data: bool,
+) -> ServerConfig {
     let versions = if quic { &[&TLS13][..] } else { &[&TLS13, &TLS12] };
     let mut config = ServerConfig::builder_with_provider(Arc::new(certificate::provider()))
         .with_protocol_versions(versions)
         .expect("ring has cipher suites for both versions")
         .with_no_client_auth()
         .with_cert_resolver(certificates);
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    if early_data {
+        // QUIC knows no other value but 0: what comes early is bounded as all that a reader sends.
+        config.max_early_data_size = u32::MAX;
+    }
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     config
 }
@@ -161,11 +178,13 @@ mod tests {
 
     #[test]
     fn tcp_and_udp_have_the_same_port() {
-        let sockets = Sockets::bind((Ipv4Addr::LOCALHOST, 0).into(), true).expect("a free port");
-        let udp = sockets.udp.expect("asked for");
-        assert_eq!(udp.local_addr().expect("bound"), sockets.addr);
-        assert_ne!(sockets.addr.port(), 0);
-        let taken = Sockets::bind(sockets.addr, true).expect_err("taken");
-        assert!(taken.to_string().contains("--tls-listen"), "{taken}");
+        for endpoints in [1, 3] {
+            let sockets = Sockets::bind((Ipv4Addr::LOCALHOST, 0).into(), endpoints).expect("a free port");
+            assert!(sockets.udp.iter().all(|udp| udp.local_addr().expect("bound") == sockets.addr));
+            assert!((1..=endpoints).contains(&sockets.udp.len()));
+            assert_ne!(sockets.addr.port(), 0);
+            let taken = Sockets::bind(sockets.addr, endpoints).expect_err("taken");
+            assert!(taken.to_string().contains("--tls-listen"), "{taken}");
+        }
     }
 }
