@@ -209,15 +209,25 @@ pub(crate) struct Tail {
     /// Transport
     #[arg(long, value_enum, default_value_t = Transport::Ws)]
     pub(crate) over: Transport,
-    /// The edge's HTTP address
+    /// The edge's HTTP address, or https:// and its TLS address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     pub(crate) url: String,
-    /// The gRPC address
+    /// The gRPC address; by TLS, https:// and the edge's TLS address
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:50051")]
     pub(crate) grpc: String,
     /// The edge's TLS and QUIC address
     #[arg(long, value_name = "URL", default_value = "https://127.0.0.1:8443")]
     pub(crate) quic: String,
+    /// Over TLS: trust those for whom the authorities in this PEM file vouch, and no others
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Over TLS: trust this certificate alone, by the Base64 of its SHA-256, as /v1/certificate-hashes tells it [over QUIC the
+    /// edge at --url is asked]
+    #[arg(long, value_name = "BASE64", conflicts_with = "ca")]
+    pub(crate) certificate_hash: Option<String>,
+    /// How states come; `datagram`: the newest value, whatever became of those before (over wt and quic)
+    #[arg(long, value_name = "WAY", value_parser = ["stream", "datagram"])]
+    pub(crate) delivery: Option<String>,
     /// Sent as Authorization: Bearer
     #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Option<String>,

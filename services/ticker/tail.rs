@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ticker_client::market::Data;
 use ticker_client::proto::{Message, Notice, Part, frame::Form, frame::encode_notice, json};
-use ticker_client::{Applied, Board, Options, Over, Resume, Step, Subscription};
+use ticker_client::{Applied, Board, Options, Over, Resume, Step, Subscription, Trust};
 
 use crate::cli::{Tail, Transport};
 use crate::not_implemented;
@@ -34,11 +34,17 @@ pub(crate) async fn run(args: Tail) -> anyhow::Result<ExitCode> {
             return Ok(not_implemented("this transport", "use --over ws, sse, poll, grpc, h3, wt or quic"));
         }
     };
+    let has_datagrams = matches!(over, Over::WebTransport | Over::Quic);
+    anyhow::ensure!(
+        has_datagrams || args.delivery.as_deref() != Some("datagram"),
+        "--delivery datagram needs datagrams: use --over wt or quic"
+    );
     let options = Options {
         over,
         http: args.url.clone(),
         grpc: args.grpc.clone(),
         quic: args.quic.clone(),
+        trust: trust(&args)?,
         token: args.token.clone(),
         resume: if args.no_resume { Resume::Never } else { RESUME },
         ..Options::default()
@@ -51,6 +57,7 @@ pub(crate) async fn run(args: Tail) -> anyhow::Result<ExitCode> {
         max_kbps: args.max_kbps,
         fields: (!args.fields.is_empty()).then(|| args.fields.clone()),
         conflate: args.no_conflate.then_some(false),
+        delivery: args.delivery.clone().filter(|way| way == "datagram"),
         ..Subscription::default()
     };
     let mut reader = ticker_client::connect(options, subscription).await?;
@@ -86,6 +93,16 @@ pub(crate) async fn run(args: Tail) -> anyhow::Result<ExitCode> {
         printer.note(&format!("to go on from here: --from {cursor}"));
     }
     Ok(code)
+}
+
+/// Whose certificates are good, as the flags say.
+fn trust(args: &Tail) -> anyhow::Result<Trust> {
+    if let Some(hash) = &args.certificate_hash {
+        return Ok(Trust::from_hash(hash)?);
+    }
+    let Some(path) = &args.ca else { return Ok(Trust::Public) };
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Trust::from_pem(&text).with_context(|| path.display().to_string())
 }
 
 enum Printed {

@@ -1,5 +1,8 @@
 //! gRPC: `MarketData.Subscribe` and `MarketData.Session`.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper_util::rt::TokioIo;
 use ticker_proto::v1::market_data_client::MarketDataClient;
 use ticker_proto::{Message, Request, convert, v1};
 use tokio::sync::mpsc;
@@ -8,7 +11,7 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::Error;
-use crate::options::{Options, Over, Subscription};
+use crate::options::{Endpoint as Address, Options, Over, Subscription};
 use crate::transport::{FIRST_ID, Item};
 
 /// Requests that wait for the network, at most; more wait for room.
@@ -64,6 +67,11 @@ impl Grpc {
 }
 
 async fn client(options: &Options) -> Result<MarketDataClient<Channel>, Error> {
+    if let Ok(address) = Address::parse(&options.grpc)
+        && address.secure
+    {
+        return secure_client(options, address).await;
+    }
     let endpoint = Endpoint::from_shared(options.grpc.clone())
         .map_err(|e| Error::Options(format!("`{}` is no URL: {e}; expected http://HOST:PORT", options.grpc)))?;
     let endpoint = endpoint.connect_timeout(options.connect_timeout).tcp_nodelay(true);
@@ -78,6 +86,37 @@ async fn client(options: &Options) -> Result<MarketDataClient<Channel>, Error> {
                 }
             }
             Err(Error::Connect { url: options.grpc.clone(), reason: cause.to_string() })
+        }
+    }
+}
+
+/// By TLS. The library is given a connection; its own TLS would know other authorities than the other ways.
+async fn secure_client(options: &Options, address: Address) -> Result<MarketDataClient<Channel>, Error> {
+    let wrong = |e: String| Error::Options(format!("`{}` is no URL: {e}; expected https://HOST:PORT", options.grpc));
+    let origin: ::http::Uri = format!("https://{}", address.authority).parse().map_err(|e| wrong(format!("{e}")))?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", address.authority)).map_err(|e| wrong(e.to_string()))?;
+    // The error is kept aside as it is: the library would wrap it.
+    let failed = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&failed);
+    let options = options.clone();
+    let connect = tower::service_fn(move |_| {
+        let (address, options, told) = (address.clone(), options.clone(), Arc::clone(&told));
+        async move {
+            match address.connect(&options, b"h2").await {
+                Ok(stream) => Ok(TokioIo::new(stream)),
+                Err(error) => {
+                    let text = error.to_string();
+                    *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    Err(std::io::Error::other(text))
+                }
+            }
+        }
+    });
+    match endpoint.origin(origin).connect_with_connector(connect).await {
+        Ok(channel) => Ok(MarketDataClient::new(channel)),
+        Err(error) => {
+            let first = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Err(first.unwrap_or_else(|| Error::lost(&error)))
         }
     }
 }

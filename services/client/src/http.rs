@@ -1,4 +1,4 @@
-//! Requests over HTTP/1.1, or HTTP/2 with prior knowledge.
+//! Requests over HTTP/1.1 or HTTP/2, with TLS or without.
 
 use std::time::Duration;
 
@@ -75,7 +75,8 @@ impl Drop for Connection {
 impl Connection {
     pub(crate) async fn open(options: &Options) -> Result<Self, Error> {
         let endpoint = Endpoint::parse(&options.http)?;
-        let io = TokioIo::new(endpoint.connect(options.connect_timeout).await?);
+        let alpn: &[u8] = if options.http2 { b"h2" } else { b"http/1.1" };
+        let io = TokioIo::new(endpoint.connect(options, alpn).await?);
         // How a connection ends is told to whoever waits for its answer; the driver has nothing to add.
         let (sender, driver) = if options.http2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(|e| Error::lost(&e))?;
@@ -95,10 +96,11 @@ impl Connection {
         accept: Option<&str>,
         wait: Option<Duration>,
     ) -> Result<::http::Response<Incoming>, Error> {
-        let Endpoint { url, authority, prefix } = &self.endpoint;
+        let Endpoint { url, authority, prefix, .. } = &self.endpoint;
+        let scheme = self.endpoint.scheme();
         let mut request = ::http::Request::get(match self.sender {
             Sender::Http1(_) => format!("{prefix}{path}"),
-            Sender::Http2(_) => format!("http://{authority}{prefix}{path}"),
+            Sender::Http2(_) => format!("{scheme}://{authority}{prefix}{path}"),
         });
         if matches!(self.sender, Sender::Http1(_)) {
             request = request.header("host", authority);

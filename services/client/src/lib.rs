@@ -9,11 +9,11 @@
 //! - [`reader`]: the messages, the cursor, and going on after a lost connection;
 //! - `cursor`: when the cursor moves (a state machine without I/O);
 //! - `transport`: what the ways have in common; `ws`, `lines` (server-sent events and NDJSON), `poll`, `grpc`: one file a
-//!   way; `http`: the requests that some of them are made of;
+//!   way; `http`: the requests that some of them are made of; [`trust`]: whose certificates are good;
 //! - [`board`]: the state that a reader rebuilds from the messages, and the checker of the service's promises;
 //! - [`error`]: what can go wrong.
 //!
-//! Deliberately absent: TLS over TCP, datagrams, WebRTC.
+//! Deliberately absent: WebRTC.
 
 pub mod board;
 mod cursor;
@@ -26,12 +26,14 @@ mod poll;
 mod quic;
 pub mod reader;
 mod transport;
+pub mod trust;
 mod ws;
 
 pub use board::{Applied, Board, Violation};
 pub use error::Error;
 pub use options::{Options, Over, Resume, Subscription};
 pub use reader::{Reader, Step, connect};
+pub use trust::Trust;
 
 /// The market's types, as they appear in messages.
 pub use ticker_market as market;

@@ -3,13 +3,20 @@
 use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::MaybeTlsStream;
 
 use crate::error::Error;
+use crate::trust::{self, Trust};
 
-/// What a reader wants: topics, where to go on from, limits. `id` and `delivery` are the client's own business.
+/// What a reader wants: topics, where to go on from, limits. `id` is the client's own business; `delivery` is for WebTransport
+/// and QUIC.
 pub use ticker_proto::message::Subscribe as Subscription;
 
 /// The way of the messages.
@@ -111,16 +118,17 @@ pub enum Resume {
 pub struct Options {
     /// The way of the messages.
     pub over: Over,
-    /// Base URL of the edge's HTTP, such as `http://127.0.0.1:8080`.
+    /// Base URL of the edge's HTTP, such as `http://127.0.0.1:8080` or, by TLS, `https://127.0.0.1:8443`.
     pub http: String,
-    /// URL of the gRPC port, such as `http://127.0.0.1:50051`.
+    /// URL of the gRPC port, such as `http://127.0.0.1:50051`; by TLS, that of the edge's, such as `https://127.0.0.1:8443`.
     pub grpc: String,
-    /// URL of the edge's TLS and QUIC port, such as `https://127.0.0.1:8443`. A certificate for development is trusted if
-    /// [`Options::http`] tells its hash.
+    /// URL of the edge's TLS and QUIC port, such as `https://127.0.0.1:8443`.
     pub quic: String,
+    /// Whose certificates are good.
+    pub trust: Trust,
     /// Sent as `Authorization: Bearer`.
     pub token: Option<String>,
-    /// HTTP/2 with prior knowledge for server-sent events, NDJSON and polls; otherwise HTTP/1.1.
+    /// HTTP/2 for server-sent events, NDJSON and polls (without TLS: by prior knowledge); otherwise HTTP/1.1.
     pub http2: bool,
     /// What to do when the connection is lost.
     pub resume: Resume,
@@ -140,6 +148,7 @@ impl Default for Options {
             http: "http://127.0.0.1:8080".to_owned(),
             grpc: "http://127.0.0.1:50051".to_owned(),
             quic: "https://127.0.0.1:8443".to_owned(),
+            trust: Trust::Public,
             token: None,
             http2: false,
             resume: Resume::Never,
@@ -150,7 +159,7 @@ impl Default for Options {
     }
 }
 
-/// An `http://` URL in its parts.
+/// A base URL in its parts. `ws` and `wss` are as good as `http` and `https`.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     /// The URL as it was given, without a slash at the end.
@@ -159,40 +168,56 @@ pub(crate) struct Endpoint {
     pub(crate) authority: String,
     /// A path before `/v1/…`, for edges behind a proxy.
     pub(crate) prefix: String,
+    /// By TLS.
+    pub(crate) secure: bool,
+    /// For the certificate.
+    host: String,
 }
 
 impl Endpoint {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
-        let wrong = |why: &str| Error::Options(format!("`{url}` is no base URL: {why}; expected http://HOST:PORT"));
+        let wrong = |why: &str| Error::Options(format!("`{url}` is no base URL: {why}; expected http[s]://HOST:PORT"));
         let uri: ::http::Uri = url.parse().map_err(|_| wrong("it cannot be parsed"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(Error::Options(format!("`{url}`: https is not implemented in this client yet")));
-            }
-            _ => return Err(wrong("it does not begin with http://")),
-        }
+        let secure = match uri.scheme_str() {
+            Some("http" | "ws") => false,
+            Some("https" | "wss") => true,
+            _ => return Err(wrong("it does not begin with http:// or https://")),
+        };
         if uri.query().is_some() {
             return Err(wrong("it has a query"));
         }
         let host = uri.host().ok_or_else(|| wrong("it has no host"))?;
         Ok(Self {
             url: url.trim_end_matches('/').to_owned(),
-            authority: format!("{host}:{}", uri.port_u16().unwrap_or(80)),
+            authority: format!("{host}:{}", uri.port_u16().unwrap_or(if secure { 443 } else { 80 })),
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            secure,
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
         })
     }
 
-    /// A connection, without delay for small writes.
-    pub(crate) async fn connect(&self, timeout: Duration) -> Result<tokio::net::TcpStream, Error> {
-        let connecting = tokio::net::TcpStream::connect(&self.authority);
-        let socket = match tokio::time::timeout(timeout, connecting).await {
-            Ok(Ok(socket)) => socket,
-            Ok(Err(error)) => return Err(Error::connect(&self.url, &error)),
-            Err(_) => return Err(Error::connect(&self.url, &std::io::ErrorKind::TimedOut.into())),
+    /// `http` or `https`.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    /// A connection, without delay for small writes; by TLS, it is for `alpn`.
+    pub(crate) async fn connect(&self, options: &Options, alpn: &[u8]) -> Result<MaybeTlsStream<TcpStream>, Error> {
+        let failed = |error: &std::io::Error| Error::connect(&self.url, error);
+        let connecting = async {
+            let socket = TcpStream::connect(&self.authority).await.map_err(|e| failed(&e))?;
+            socket.set_nodelay(true).map_err(|e| failed(&e))?;
+            if !self.secure {
+                return Ok(MaybeTlsStream::Plain(socket));
+            }
+            let connector = TlsConnector::from(Arc::new(trust::config(options, &[alpn]).await?));
+            let name = ServerName::try_from(self.host.clone())
+                .map_err(|_| Error::Options(format!("`{}`: no certificate can be for this host", self.url)))?;
+            let stream = connector.connect(name, socket).await.map_err(|e| failed(&e))?;
+            Ok(MaybeTlsStream::Rustls(stream))
         };
-        socket.set_nodelay(true).map_err(|error| Error::connect(&self.url, &error))?;
-        Ok(socket)
+        let late = |_| failed(&std::io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(options.connect_timeout, connecting).await.map_err(late)?
     }
 }
 
@@ -262,10 +287,11 @@ mod tests {
         let endpoint = Endpoint::parse("http://127.0.0.1:8080/base/").expect("a URL");
         assert_eq!((endpoint.authority.as_str(), endpoint.prefix.as_str()), ("127.0.0.1:8080", "/base"));
         assert_eq!(Endpoint::parse("http://[::1]:81").expect("a URL").authority, "[::1]:81");
+        let endpoint = Endpoint::parse("wss://[::1]").expect("a URL");
+        assert_eq!((endpoint.authority.as_str(), endpoint.host.as_str(), endpoint.secure), ("[::1]:443", "::1", true));
         for (url, says) in [
-            ("127.0.0.1:8080", "http://"),
+            ("127.0.0.1:8080", "http"),
             ("ftp://x", "does not begin"),
-            ("https://x", "https is not implemented"),
             ("http://x?y", "query"),
             ("", "cannot be parsed"),
         ] {

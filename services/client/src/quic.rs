@@ -1,21 +1,17 @@
 //! Over QUIC: NDJSON over HTTP/3, a session over WebTransport (one JSON object a line), a session without HTTP (Protobuf
 //! with a varint length before each message).
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use base64::Engine as _;
 use bytes::{Buf, Bytes, BytesMut};
 use h3::client::SendRequest;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
-use sha2::{Digest, Sha256};
+use ticker_market::{Class, Topic};
 use ticker_proto::message::Limit;
-use ticker_proto::{Message, Request, convert, json, v1};
+use ticker_proto::{Message, Notice, Request, convert, json, v1};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
@@ -23,6 +19,7 @@ use crate::grpc::request_to_wire;
 use crate::lines::Parser;
 use crate::options::{Options, Over, Subscription, query};
 use crate::transport::{FIRST_ID, Item};
+use crate::trust;
 
 /// What waits here for whoever reads, on a stream and in all. What lies behind it waits at the server, where it can still be
 /// conflated.
@@ -43,6 +40,8 @@ type RequestStream = h3::client::RequestStream<h3_quinn::BidiStream<Bytes>, Byte
 pub(crate) struct Quic {
     connection: Connection,
     way: Way,
+    /// For topics that come by datagram as well.
+    newest: Option<Newest>,
     // Dropping it would stop the connection's packets.
     _endpoint: Endpoint,
 }
@@ -85,7 +84,8 @@ impl Quic {
         };
         let late = || Error::Lost(format!("no answer from {} in {:?}", options.quic, options.connect_timeout));
         let way = tokio::time::timeout(options.connect_timeout, opening).await.map_err(|_| late())??;
-        let mut quic = Self { connection, way, _endpoint: endpoint };
+        let newest = (subscription.delivery.as_deref() == Some("datagram")).then(Newest::default);
+        let mut quic = Self { connection, way, newest, _endpoint: endpoint };
         if options.over != Over::H3 {
             if !subscription.topics.is_empty() {
                 quic.send(&Request::Subscribe(Subscription { id: FIRST_ID, ..subscription.clone() })).await?;
@@ -121,7 +121,48 @@ impl Quic {
 
     /// Safe to cancel: what was read is in a buffer before anything is awaited again.
     pub(crate) async fn next(&mut self) -> Result<Option<Item>, Error> {
-        match &mut self.way {
+        let Some(newest) = &mut self.newest else { return self.way.next(&self.connection).await };
+        loop {
+            let item = tokio::select! {
+                item = self.way.next(&self.connection) => item?,
+                // Where the connection is lost, the stream says how.
+                Ok(datagram) = self.connection.read_datagram() => Some(self.way.datagram(&datagram)?),
+            };
+            match item {
+                Some(item) if !newest.admits(&item) => {}
+                item => return Ok(item),
+            }
+        }
+    }
+}
+
+/// What has come of topics that come by datagram and by the stream. The two overtake each other, and the newest wins.
+#[derive(Default)]
+struct Newest(HashMap<Arc<Topic>, u64>);
+
+impl Newest {
+    /// Is it at least as new as what came before of its topic?
+    fn admits(&mut self, item: &Item) -> bool {
+        match &item.message {
+            Some(Message::Event(part)) if part.event.topic.channel.class() != Class::Event => {
+                let newest = self.0.entry(Arc::clone(&part.event.topic)).or_default();
+                let admitted = part.event.seq >= *newest;
+                *newest = part.event.seq.max(*newest);
+                admitted
+            }
+            // Another tape begins: its places are its own.
+            Some(Message::Notice(Notice::Welcome { .. })) => {
+                self.0.clear();
+                true
+            }
+            _ => true,
+        }
+    }
+}
+
+impl Way {
+    async fn next(&mut self, connection: &Connection) -> Result<Option<Item>, Error> {
+        match self {
             Way::Lines { body, parser, .. } => loop {
                 if let Some(item) = line(parser)? {
                     return Ok(Some(item));
@@ -147,10 +188,25 @@ impl Quic {
                 }
                 match read(receive).await? {
                     Some(data) => buffer.extend_from_slice(&data),
-                    None => return Err(lost(&self.connection.closed().await)),
+                    None => return Err(lost(&connection.closed().await)),
                 }
             },
         }
+    }
+
+    /// A message that came as a datagram.
+    fn datagram(&self, datagram: &[u8]) -> Result<Item, Error> {
+        let wrong = |why: String| Error::Protocol(format!("a datagram: {why}"));
+        let message = match self {
+            Way::Lengths { .. } => message(datagram)?,
+            _ => {
+                // It begins with the session: that of the connection's first stream.
+                let text = datagram.strip_prefix(&[0]).ok_or_else(|| wrong("of another session".into()))?;
+                let text = std::str::from_utf8(text).map_err(|e| wrong(e.to_string()))?;
+                json::read_message(text).map_err(|e| wrong(e.to_string()))?
+            }
+        };
+        Ok(message.into())
     }
 }
 
@@ -172,6 +228,11 @@ fn line(parser: &mut Parser) -> Result<Option<Item>, Error> {
     Ok(None)
 }
 
+fn message(bytes: &[u8]) -> Result<Message, Error> {
+    let wire = <v1::SessionResponse as prost::Message>::decode(bytes).map_err(|e| Error::Protocol(e.to_string()))?;
+    convert::message_from_wire(wire).map_err(|e| Error::Protocol(e.to_string()))
+}
+
 /// Takes the first message off, if it is whole.
 fn delimited(buffer: &mut BytesMut) -> Result<Option<Message>, Error> {
     let mut rest = &buffer[..];
@@ -182,9 +243,8 @@ fn delimited(buffer: &mut BytesMut) -> Result<Option<Message>, Error> {
     if length > MESSAGE_BYTES_MAX {
         return Err(Error::Protocol(format!("a message of {length} bytes")));
     }
-    let Some(message) = rest.get(..length) else { return Ok(None) };
-    let wire = <v1::SessionResponse as prost::Message>::decode(message).map_err(|e| Error::Protocol(e.to_string()))?;
-    let message = convert::message_from_wire(wire).map_err(|e| Error::Protocol(e.to_string()))?;
+    let Some(bytes) = rest.get(..length) else { return Ok(None) };
+    let message = message(bytes)?;
     let used = buffer.len() - rest.len() + length;
     buffer.advance(used);
     Ok(Some(message))
@@ -302,8 +362,7 @@ async fn connect(options: &Options, alpn: &[u8]) -> Result<(Endpoint, Connection
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let mut tls = trust(options).await?;
-    tls.alpn_protocols = vec![alpn.to_vec()];
+    let tls = trust::config(options, &[alpn]).await?;
     let crypto = QuicClientConfig::try_from(tls).map_err(|e| Error::Options(e.to_string()))?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = quinn::TransportConfig::default();
@@ -319,83 +378,5 @@ async fn connect(options: &Options, alpn: &[u8]) -> Result<(Endpoint, Connection
         Ok(Ok(connection)) => Ok((endpoint, connection)),
         Ok(Err(error)) => Err(Error::Connect { url: url.clone(), reason: error.to_string() }),
         Err(_) => Err(io(&std::io::ErrorKind::TimedOut.into())),
-    }
-}
-
-/// Whom to trust: the certificate for development whose hash the edge's plain HTTP address tells, as a browser's page would;
-/// otherwise whoever the public authorities vouch for.
-async fn trust(options: &Options) -> Result<rustls::ClientConfig, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| Error::Options(e.to_string()))?;
-    let hashes = hashes(options).await;
-    if hashes.is_empty() {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
-    }
-    let verifier = Arc::new(ByHash { hashes, provider });
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
-async fn hashes(options: &Options) -> Vec<Vec<u8>> {
-    #[derive(serde::Deserialize)]
-    struct Told {
-        hashes: Vec<Hash>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Hash {
-        algorithm: String,
-        value: String,
-    }
-    let Ok(answer) = crate::http::get(options, "/v1/certificate-hashes").await else { return Vec::new() };
-    let Ok(told) = serde_json::from_slice::<Told>(&answer.body) else { return Vec::new() };
-    let all = told.hashes.into_iter().filter(|h| h.algorithm == "sha-256");
-    all.filter_map(|h| base64::engine::general_purpose::STANDARD.decode(h.value).ok()).collect()
-}
-
-/// Trusts certificates by their SHA-256, as `serverCertificateHashes` of a browser's `WebTransport`.
-#[derive(Debug)]
-struct ByHash {
-    hashes: Vec<Vec<u8>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for ByHash {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let hash = Sha256::digest(certificate);
-        if self.hashes.iter().any(|h| h[..] == hash[..]) {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -3,9 +3,9 @@
 use futures_util::{SinkExt, StreamExt};
 use ticker_proto::{Message, Request, convert, json, v1};
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message as Frame, client::IntoClientRequest};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::error::Error;
 use crate::grpc::request_to_wire;
@@ -16,7 +16,7 @@ use crate::transport::{FIRST_ID, Item};
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(crate) struct Ws {
-    stream: WebSocketStream<TcpStream>,
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     protobuf: bool,
 }
 
@@ -24,7 +24,8 @@ impl Ws {
     pub(crate) async fn open(options: &Options, subscription: &Subscription) -> Result<Self, Error> {
         let endpoint = Endpoint::parse(&options.http)?;
         let protobuf = options.over == Over::WsProtobuf;
-        let url = format!("ws://{}{}/v1/ws", endpoint.authority, endpoint.prefix);
+        let scheme = if endpoint.secure { "wss" } else { "ws" };
+        let url = format!("{scheme}://{}{}/v1/ws", endpoint.authority, endpoint.prefix);
         let mut request = url.into_client_request().map_err(|e| Error::Options(format!("not a request: {e}")))?;
         if protobuf {
             request.headers_mut().insert("sec-websocket-protocol", ::http::HeaderValue::from_static("ticker.v1.proto"));
@@ -35,7 +36,7 @@ impl Ws {
                 value.map_err(|_| Error::Options("the token has characters that no header can carry".into()))?;
             request.headers_mut().insert("authorization", value);
         }
-        let socket = endpoint.connect(options.connect_timeout).await?;
+        let socket = endpoint.connect(options, b"http/1.1").await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(16 * 1024)
             .max_message_size(Some(MESSAGE_BYTES_MAX))
