@@ -57,7 +57,7 @@ fn of_fanout(t: &Transport) -> Option<&'static str> {
 }
 
 fn framed(t: &Transport) -> Option<&'static str> {
-    t.is_quic().then_some("its framing has tests and clients of its own: python/test_secure.py")
+    t.secure.then_some("its framing has tests and clients of its own: python/test_secure.py")
 }
 
 /// What the contract promises, scenario by scenario.

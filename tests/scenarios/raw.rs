@@ -163,6 +163,8 @@ impl Slow {
     pub(crate) async fn open(transport: &Transport, url: &str, topic: &str) -> Self {
         let topics = vec![topic.to_owned()];
         match transport.over {
+            // Without TLS it is shown.
+            _ if transport.secure => Slow::Http,
             Over::Ws | Over::WsProtobuf => {
                 let socket = handshake(url, transport.over, &format!("?topics={topic}")).await;
                 Slow::WebSocket(Box::new(socket.map_err(|(_, text)| text).expect("it opens")))

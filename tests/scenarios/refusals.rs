@@ -77,7 +77,7 @@ pub(crate) async fn too_many_sessions(transport: &'static Transport) {
         Ok(mut reader) => bounded("an answer", reader.next()).await.expect_err("there is no room"),
     };
     assert_eq!(code_of(&error).0, Some(Code::TooManySessions), "{error}");
-    if matches!(transport.over, Over::Ws | Over::WsProtobuf) {
+    if matches!(transport.over, Over::Ws | Over::WsProtobuf) && !transport.secure {
         let (status, body) = raw::handshake(&stage.url(), transport.over, "").await.expect_err("there is no room");
         assert_eq!(status, Code::TooManySessions.http_status());
         assert!(body.contains("too_many_sessions"), "{body}");

@@ -1,5 +1,7 @@
 //! Going on from a cursor, wherever it was gained and however the connection before it ended.
 
+use std::time::Duration;
+
 use ticker_client::{Options, Resume, Subscription};
 use ticker_market::{Class, Kind};
 use ticker_proto::{Code, Notice};
@@ -23,7 +25,8 @@ pub(crate) async fn resume(transport: &'static Transport) {
     let from = Some(stage.source.record.cursor());
     let valve = Valve::before(&stage).await;
     let resume = Resume::Backoff { first_ms: 1, max_ms: 5 };
-    let options = Options { resume, ..valve.options(&stage) };
+    // A QUIC connection that is cut says nothing of it.
+    let options = Options { resume, quic_idle: Duration::from_millis(1_500), ..valve.options(&stage) };
     let mut screen = Screen::open(options, Subscription { from, ..of(&ALL) }).await;
     let mut rng = fastrand::Rng::with_seed(transport.name.len() as u64);
     stage.source.bustle(20).await;

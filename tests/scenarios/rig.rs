@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use ticker_client::{Options, Subscription};
+use ticker_client::trust::certificate_hashes;
+use ticker_client::{Options, Subscription, Trust};
 use ticker_edge::Edge;
 use ticker_fanout::Fanout;
 use ticker_market::Epoch;
@@ -93,7 +94,8 @@ pub(crate) struct Stage {
 /// A running edge.
 pub(crate) struct RunningEdge {
     pub(crate) http: String,
-    quic: String,
+    tls: String,
+    trust: Trust,
     drain: Drain,
     edge: Edge,
 }
@@ -109,8 +111,11 @@ impl RunningEdge {
             }
         };
         bounded("an edge is ready", ready).await;
-        let tls = edge.tls_addr().expect("configured");
-        Self { http: format!("http://{}", edge.local_addr()), quic: format!("https://{tls}"), drain, edge }
+        let http = format!("http://{}", edge.local_addr());
+        let tls = format!("https://{}", edge.tls_addr().expect("configured"));
+        let options = Options { http: http.clone(), ..Options::default() };
+        let hashes = bounded("the certificate's hash", certificate_hashes(&options)).await.expect("it is told");
+        Self { http, tls, trust: Trust::Hashes(hashes), drain, edge }
     }
 
     async fn stop(self) {
@@ -141,7 +146,7 @@ impl Stage {
     /// Where this trial's transport is served.
     pub(crate) fn url(&self) -> String {
         match self.transport.at {
-            At::Edge if self.transport.is_quic() => self.edge.quic.clone(),
+            At::Edge if self.transport.secure => self.edge.tls.clone(),
             At::Edge => self.edge.http.clone(),
             At::Fanout => format!("http://{}", self.fanout.address),
         }
@@ -154,14 +159,18 @@ impl Stage {
 
     /// How to reach them over another.
     pub(crate) fn options_of(&self, transport: &Transport) -> Options {
+        let (over, http2, trust) = (transport.over, transport.http2, self.edge.trust.clone());
+        let http = match transport.secure && !transport.is_quic() {
+            true => self.edge.tls.clone(),
+            false => self.edge.http.clone(),
+        };
         let grpc = match transport.at {
-            At::Edge => self.edge.http.clone(),
+            At::Edge => http.clone(),
             At::Fanout => format!("http://{}", self.fanout.address),
         };
-        let (over, http2) = (transport.over, transport.http2);
+        let quic = self.edge.tls.clone();
         // Longer than any trial waits for an event, but for those that wait for the answer without one.
-        let (http, quic) = (self.edge.http.clone(), self.edge.quic.clone());
-        Options { over, http, grpc, quic, http2, poll_wait_s: 5, ..Options::default() }
+        Options { over, http, grpc, quic, http2, trust, poll_wait_s: 5, ..Options::default() }
     }
 
     /// A reader over this trial's transport.

@@ -20,27 +20,43 @@ pub(crate) struct Transport {
     pub(crate) name: &'static str,
     pub(crate) over: Over,
     pub(crate) at: At,
-    /// HTTP/2 where the way is plain HTTP.
+    /// HTTP/2 where the way is HTTP.
     pub(crate) http2: bool,
+    /// At the TLS address.
+    pub(crate) secure: bool,
 }
 
 /// A new transport joins here; every scenario runs over it from then on.
 pub(crate) const TRANSPORTS: &[Transport] = &[
-    Transport { name: "ws", over: Over::Ws, at: At::Edge, http2: false },
-    Transport { name: "ws-proto", over: Over::WsProtobuf, at: At::Edge, http2: false },
-    Transport { name: "sse", over: Over::Sse, at: At::Edge, http2: false },
-    Transport { name: "sse-h2", over: Over::Sse, at: At::Edge, http2: true },
-    Transport { name: "ndjson", over: Over::Ndjson, at: At::Edge, http2: false },
-    Transport { name: "poll", over: Over::Poll, at: At::Edge, http2: false },
-    Transport { name: "poll-h2", over: Over::Poll, at: At::Edge, http2: true },
-    Transport { name: "grpc-edge", over: Over::Grpc, at: At::Edge, http2: true },
-    Transport { name: "grpc-session-edge", over: Over::GrpcSession, at: At::Edge, http2: true },
-    Transport { name: "h3", over: Over::H3, at: At::Edge, http2: false },
-    Transport { name: "wt", over: Over::WebTransport, at: At::Edge, http2: false },
-    Transport { name: "quic", over: Over::Quic, at: At::Edge, http2: false },
-    Transport { name: "grpc-fanout", over: Over::Grpc, at: At::Fanout, http2: true },
-    Transport { name: "grpc-session-fanout", over: Over::GrpcSession, at: At::Fanout, http2: true },
+    plain("ws", Over::Ws, At::Edge, false),
+    plain("ws-proto", Over::WsProtobuf, At::Edge, false),
+    plain("sse", Over::Sse, At::Edge, false),
+    plain("sse-h2", Over::Sse, At::Edge, true),
+    plain("ndjson", Over::Ndjson, At::Edge, false),
+    plain("poll", Over::Poll, At::Edge, false),
+    plain("poll-h2", Over::Poll, At::Edge, true),
+    plain("grpc-edge", Over::Grpc, At::Edge, true),
+    plain("grpc-session-edge", Over::GrpcSession, At::Edge, true),
+    secure("ws-tls", Over::Ws, false),
+    secure("sse-tls", Over::Sse, false),
+    secure("sse-h2-tls", Over::Sse, true),
+    secure("poll-h2-tls", Over::Poll, true),
+    secure("grpc-tls", Over::Grpc, true),
+    secure("grpc-session-tls", Over::GrpcSession, true),
+    secure("h3", Over::H3, false),
+    secure("wt", Over::WebTransport, false),
+    secure("quic", Over::Quic, false),
+    plain("grpc-fanout", Over::Grpc, At::Fanout, true),
+    plain("grpc-session-fanout", Over::GrpcSession, At::Fanout, true),
 ];
+
+const fn plain(name: &'static str, over: Over, at: At, http2: bool) -> Transport {
+    Transport { name, over, at, http2, secure: false }
+}
+
+const fn secure(name: &'static str, over: Over, http2: bool) -> Transport {
+    Transport { name, over, at: At::Edge, http2, secure: true }
+}
 
 /// How a transport tells that a request is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,7 +99,7 @@ pub(crate) async fn refused(stage: &Stage, subscription: Subscription, code: Cod
     let what = format!("{subscription:?}");
     let told = match stage.transport.form() {
         Form::Notice => told_by_notice(stage, subscription).await,
-        Form::Problem if stage.transport.is_quic() => told_by_client(stage, subscription).await,
+        Form::Status | Form::Problem if stage.transport.secure => told_by_client(stage, subscription).await,
         Form::Problem => told_by_problem(stage, &subscription, code).await,
         Form::Status => told_by_status(stage, &subscription, code).await,
     };

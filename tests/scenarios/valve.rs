@@ -64,8 +64,7 @@ impl Valve {
     pub(crate) fn options(&self, stage: &Stage) -> Options {
         let url = || self.url.clone();
         match stage.transport.is_quic() {
-            // The hash of the certificate is asked for elsewhere. A connection that is cut says nothing of it.
-            true => Options { quic: url(), quic_idle: packets::IDLE_MAX, ..stage.options() },
+            true => Options { quic: url(), ..stage.options() },
             false => Options { http: url(), grpc: url(), ..stage.options() },
         }
     }

@@ -5,15 +5,11 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::Shared;
-
-/// Whoever hears nothing for so long takes its connection for lost.
-pub(super) const IDLE_MAX: Duration = Duration::from_millis(1_500);
 
 /// More than any packet has.
 const PACKET_BYTES: usize = 65_536;
