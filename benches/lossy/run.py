@@ -35,6 +35,21 @@ WAYS = {
 }
 FIRST = {"ws": "WebSocket (TCP)", "wss": "WebSocket over TLS", "sse-h3": "SSE over HTTP/3", "wt": "WebTransport"}
 
+# A reader's topics, and events of each in a second, evenly spaced.
+QUOTES = "quote/bench/*"
+RATE = 50
+CONNECTING_S = 60
+
+MAPPING = """kind = "quote"
+venue = "bench"
+symbol_column = "symbol"
+time = { column = "ts", unit = "us" }
+bid = "bid"
+bid_size = "bid_size"
+ask = "ask"
+ask_size = "ask_size"
+"""
+
 # Every way sees the same losses, as far as it sends the same packets.
 SEED = 20260704
 
@@ -42,12 +57,28 @@ SEED = 20260704
 SAMPLE_US = 1_000
 
 
+def quotes(folder: str, seconds: float) -> str:
+    """A table of quotes of the topics, evenly spaced; gives its path."""
+    path = f"{folder}/quotes.csv"
+    with open(f"{path}.toml", "w", encoding="utf-8") as mapping:
+        mapping.write(MAPPING)
+    with open(path, "w", encoding="utf-8") as table:
+        table.write("ts,symbol,bid,bid_size,ask,ask_size\n")
+        for step in range(round(seconds * RATE)):
+            for topic in range(TOPICS):
+                ts = 1_750_000_000_000_000 + round((step + topic / TOPICS) * 1e6 / RATE)
+                price = 60_000 + 100 * topic + (step * 7 + topic) % 50
+                bid_size, ask_size = f"0.{step * 13 % 97 + 1:02}", f"1.{step * 17 % 89 + 1:02}"
+                table.write(f"{ts},T{topic:02}-USD,{price}.25,{bid_size},{price}.75,{ask_size}\n")
+    return path
+
+
 class Server:
     """`ticker up` in a namespace."""
 
-    def __init__(self, binary: str, path: Path, synthetic: str):
+    def __init__(self, binary: str, path: Path, table: str):
         self.plain, self.secure = f"{SERVER}:8080", f"{SERVER}:8443"
-        command = ["ip", "netns", "exec", path.server_namespace, binary, "up", "--insecure", "--synthetic", synthetic]
+        command = ["ip", "netns", "exec", path.server_namespace, binary, "up", "--insecure", "--replay", table]
         command += ["--listen", self.plain, "--tls-listen", self.secure]
         self.log = tempfile.TemporaryFile()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("TICKER_")}
@@ -159,17 +190,18 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--times", type=int, default=15)
-    parser.add_argument("--rate", type=float, default=100, help="updates a second of each instrument, of all channels")
     parser.add_argument("--only", default=",".join(WAYS))
     parser.add_argument("--dry", action="store_true", help="print only")
     args = parser.parse_args()
     ways = args.only.split(",")
     binary = os.path.abspath(args.binary)
     rows, curves = [], {}
+    folder = tempfile.TemporaryDirectory()
+    table = quotes(folder.name, args.seconds + CONNECTING_S)
     for loss in (0.0, 0.02):
         for way in ways:
-            with Path(0.020, loss, SEED) as path, Server(binary, path, f"{TOPICS}@{args.rate:g}") as server:
-                got = read(path, server, way, "receive", str(args.seconds), "quote/synthetic/*")
+            with Path(0.020, loss, SEED) as path, Server(binary, path, table) as server:
+                got = read(path, server, way, "receive", str(args.seconds), QUOTES)
                 stale = staleness(got)
                 topics = {topic for topic, _, _ in got}
                 rate = len(got) / len(topics) / ((got[-1][1] - got[0][1]) / 1e6)
@@ -180,10 +212,11 @@ def main():
                 if loss:
                     curves[WAYS[way]] = stale
     firsts = []
+    quotes(folder.name, 600)
     for loss in (0.0, 0.02):
-        with Path(0.020, loss, SEED) as path, Server(binary, path, f"{TOPICS}@{args.rate:g}") as server:
+        with Path(0.020, loss, SEED) as path, Server(binary, path, table) as server:
             for way, name in FIRST.items():
-                for kind, seconds in read(path, server, way, "first", str(args.times), "quote/synthetic/*").items():
+                for kind, seconds in read(path, server, way, "first", str(args.times), QUOTES).items():
                     seconds.sort()
                     median, worst = (quantile(seconds, q) * 1e3 for q in (0.5, 1))
                     firsts.append([name, kind, f"{loss:.0%}", f"{median:.0f}", f"{worst:.0f}"])
@@ -194,7 +227,7 @@ def main():
     text = ["## Over a lossy path", ""]
     text += [f"`tests/.venv/bin/python benches/lossy/run.py target/release/ticker --seconds {args.seconds:g} --times {args.times}`", ""]
     text += [
-        f"One reader of {TOPICS} quote topics, 20 ms and the loss in each direction (two network namespaces, a forwarder between",
+        f"One reader of {TOPICS} quote topics, {RATE} events/s each, evenly spaced, 20 ms and the loss in each direction (two network namespaces, a forwarder between",
         "two TUN devices). Staleness: now minus `pub` of the newest quote that had come, of each topic every millisecond. The",
         "readers are not ours: `websockets` and `aioquic`.",
         "",

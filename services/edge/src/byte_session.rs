@@ -30,19 +30,29 @@ pub(crate) fn form(framing: Framing) -> Form {
 pub(crate) struct Datagrams {
     pub(crate) connection: Connection,
     /// What each begins with.
-    pub(crate) prefix: Vec<u8>,
+    prefix: Vec<u8>,
+    sent: metrics::Counter,
+    too_large: metrics::Counter,
 }
 
 impl Datagrams {
-    /// Sends a message, if it fits and the reader takes datagrams. When the network is slow, the oldest that wait go.
-    fn send(&self, message: &[u8]) -> bool {
+    /// Each of them begins with `prefix`.
+    pub(crate) fn new(connection: Connection, prefix: Vec<u8>) -> Self {
+        let sent = metrics::counter!("ticker_edge_datagrams_total");
+        Self { connection, prefix, sent, too_large: metrics::counter!("ticker_edge_datagrams_too_large_total") }
+    }
+
+    /// How long a message may be to go by datagram: nothing where the reader takes none.
+    fn room(&self) -> usize {
         let room = self.connection.max_datagram_size().unwrap_or(0).min(DATAGRAM_BYTES_MAX);
-        if self.prefix.len() + message.len() > room {
-            metrics::counter!("ticker_edge_datagrams_too_large_total").increment(1);
-            return false;
-        }
-        metrics::counter!("ticker_edge_datagrams_total").increment(1);
-        self.connection.send_datagram([&self.prefix[..], message].concat().into()).is_ok()
+        room.saturating_sub(self.prefix.len())
+    }
+
+    /// Sends a message that fits. Waits while others wait for the network: what is new meanwhile is conflated where it is
+    /// still known by topic. Returns whether it is on its way.
+    async fn send(&self, message: &[u8]) -> bool {
+        self.sent.increment(1);
+        self.connection.send_datagram_wait([&self.prefix[..], message].concat().into()).await.is_ok()
     }
 }
 
@@ -64,7 +74,7 @@ pub(crate) async fn run(
     let (requests, stalled) = (pipe.requests(), pipe.stalled());
     let writing = async {
         while let Some(batch) = pipe.next().await {
-            let mut pieces = written(&batch, framing, datagrams);
+            let mut pieces = written(&batch, framing, datagrams).await;
             drop(batch);
             if send.write_all_chunks(&mut pieces).await.is_err() {
                 return None;
@@ -91,7 +101,8 @@ pub(crate) async fn run(
 
 /// Sends what goes by datagram, and gives the bytes of the rest. Small messages are put together; a large one, or one that
 /// is alone, goes as it was encoded for all readers, so that those who are slow hold the same bytes.
-fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> Vec<Bytes> {
+async fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> Vec<Bytes> {
+    let room = if batch.iter().any(|e| e.by_datagram) { datagrams.room() } else { 0 };
     let (mut pieces, mut small) = (Vec::new(), Vec::new());
     let mut put = |small: &mut Vec<u8>, message: Bytes| {
         if message.len() < SHARED_BYTES_MIN && batch.len() > 1 {
@@ -104,10 +115,13 @@ fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> Vec<By
     };
     for encoded in batch {
         let one = &encoded.bytes;
-        if encoded.by_datagram
-            && datagrams.send(one.strip_suffix(b"\n").filter(|_| framing == Framing::Lines).unwrap_or(one))
-        {
-            continue;
+        if encoded.by_datagram {
+            let message = one.strip_suffix(b"\n").filter(|_| framing == Framing::Lines).unwrap_or(one);
+            match message.len() <= room {
+                true if datagrams.send(message).await => continue,
+                true => {}
+                false => datagrams.too_large.increment(1),
+            }
         }
         match framing {
             Framing::Lines => put(&mut small, one.clone()),

@@ -41,6 +41,8 @@ pub struct Config {
     /// Several QUIC packets a system call (GSO). Worth turning off where the log complains of it: some kernels and
     /// network drivers get it wrong.
     pub quic_segmentation_offload: bool,
+    /// How QUIC finds the rate that a path bears.
+    pub quic_congestion: Congestion,
     /// A reader over TLS, HTTP/2 or QUIC who takes nothing for so long while messages wait is ended, in milliseconds.
     pub write_timeout_ms: u32,
     /// `/livez`, `/readyz`, `/metrics`.
@@ -68,6 +70,16 @@ pub struct Config {
     /// Large messages go compressed to WebSocket readers who offer permessage-deflate. Worth turning off where a proxy
     /// compresses anyway, or bandwidth costs nothing.
     pub websocket_deflate: bool,
+}
+
+/// How QUIC finds the rate that a path bears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Congestion {
+    /// By what arrives (BBR): packets that are lost by themselves, as over radio, do not slow a reader down.
+    Bbr,
+    /// By what is lost (RFC 9438), as most of TCP: fairer where many share a narrow path.
+    Cubic,
 }
 
 /// How shards write to readers' sockets.
@@ -98,6 +110,7 @@ impl Default for Config {
             quic_connections_max: 20_000,
             quic_handshakes_unvalidated_max: 64,
             quic_segmentation_offload: true,
+            quic_congestion: Congestion::Bbr,
             write_timeout_ms: 60_000,
             admin: (Ipv4Addr::LOCALHOST, 9092).into(),
             fanout: "http://127.0.0.1:50051".into(),

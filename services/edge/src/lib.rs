@@ -172,6 +172,7 @@ impl Edge {
                     connections_max: config.quic_connections_max,
                     handshakes_unvalidated_max: config.quic_handshakes_unvalidated_max,
                     segmentation_offload: config.quic_segmentation_offload,
+                    congestion: config.quic_congestion,
                 };
                 let endpoints =
                     quic::endpoints(sockets.udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;

@@ -199,7 +199,7 @@ pub(crate) async fn serve(
     let (mut send, mut receive) = stream.split();
     let mut prefix = Vec::new();
     put_varint(&mut prefix, id / 4);
-    let datagrams = Datagrams { connection, prefix };
+    let datagrams = Datagrams::new(connection, prefix);
     let session = async {
         let Ok(Ok(stream)) = tokio::time::timeout(STREAM_MAX, waiting).await else {
             let reason = format!("{}: open a bidirectional stream for the session", Code::BadRequest);
