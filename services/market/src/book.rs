@@ -1,6 +1,11 @@
 //! All price levels of one instrument, with the two sums that prove them.
 
+mod side;
+
 use std::cmp::Ordering;
+
+pub use self::side::Best;
+use self::side::{Place, Side};
 
 use crate::event::{Level, Levels};
 use crate::{Decimal, decimal};
@@ -21,16 +26,20 @@ pub enum BookError {
 }
 
 /// An order book by price level.
-///
-/// Each side is a vector sorted so that the best level is last: most changes happen near the best price, where a vector
-/// moves few elements and a binary search stays in cache.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Book {
-    /// Ascending: the best (highest) bid is last.
-    bids: Vec<Level>,
-    /// Descending: the best (lowest) ask is last.
-    asks: Vec<Level>,
-    sum: u32,
+    bids: Side,
+    asks: Side,
+    /// [`Book::sum`], where it is kept.
+    sum: Option<u32>,
+    /// A level's text, kept for its capacity.
+    text: Vec<u8>,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self { bids: Side::default(), asks: Side::default(), sum: Some(0), text: Vec::new() }
+    }
 }
 
 /// One side of a book.
@@ -48,6 +57,12 @@ impl Book {
         Self::default()
     }
 
+    /// An empty book that does not keep its sum, for whoever does not read it with each change: to keep it costs more
+    /// than all else that a change does. [`Book::sum`] then goes through all levels.
+    pub fn without_sum() -> Self {
+        Self { sum: None, ..Self::default() }
+    }
+
     /// Replaces everything by `levels`, in any order; zero sizes are left out, of two levels with one price the later
     /// holds.
     pub fn replace(&mut self, levels: &Levels) -> Result<(), BookError> {
@@ -55,10 +70,17 @@ impl Book {
         if levels.bids.len() > LEVELS_PER_SIDE_MAX || levels.asks.len() > LEVELS_PER_SIDE_MAX {
             return Err(BookError::TooManyLevels);
         }
-        // Best first on the wire, best last here: taken backwards, each insertion is a push.
+        // Best first on the wire, best last here: taken backwards, each is better than all before it.
         for (side, list) in [(BookSide::Bid, &levels.bids), (BookSide::Ask, &levels.asks)] {
             for level in list.iter().rev() {
-                if self.find(side, level.price).is_err() {
+                let is_better = self.side(side).best().is_none_or(|best| match side {
+                    BookSide::Bid => order(best.price, level.price).is_lt(),
+                    BookSide::Ask => order(level.price, best.price).is_lt(),
+                });
+                if is_better && !level.size.is_zero() && !level.size.is_sign_negative() {
+                    self.side_mut(side).push(*level);
+                    self.sum_up(side, *level);
+                } else if self.find(side, level.price).is_err() {
                     self.set(side, *level)?;
                 }
             }
@@ -79,90 +101,80 @@ impl Book {
 
     /// Sets one level; a size of zero removes it. Returns whether the book changed.
     pub fn set(&mut self, side: BookSide, level: Level) -> Result<bool, BookError> {
+        Ok(self.exchange(side, level)? != level.size)
+    }
+
+    /// As [`Book::set`]. Returns the size that the price had before; zero where it had none.
+    pub fn exchange(&mut self, side: BookSide, level: Level) -> Result<Decimal, BookError> {
         if level.size.is_sign_negative() && !level.size.is_zero() {
             return Err(BookError::NegativeSize);
         }
         let found = self.find(side, level.price);
-        let list = match side {
-            BookSide::Bid => &mut self.bids,
-            BookSide::Ask => &mut self.asks,
+        let list = self.side_mut(side);
+        let before = match found {
+            Ok(place) if level.size.is_zero() => list.remove(place),
+            // The digits of the wire are those of the last change, for venues that prove them.
+            Ok(place) => std::mem::replace(list.at_mut(place), level),
+            Err(_) if level.size.is_zero() => return Ok(Decimal::ZERO),
+            Err(_) if list.len() >= LEVELS_PER_SIDE_MAX => return Err(BookError::TooManyLevels),
+            Err(place) => {
+                list.insert(place, level);
+                Level { price: level.price, size: Decimal::ZERO }
+            }
         };
-        match found {
-            Ok(at) if level.size.is_zero() => {
-                self.sum = self.sum.wrapping_sub(level_crc(side, list[at]));
-                list.remove(at);
-                Ok(true)
-            }
-            Ok(at) => {
-                let changed = list[at].size != level.size;
-                if changed {
-                    self.sum = self.sum.wrapping_sub(level_crc(side, list[at])).wrapping_add(level_crc(side, level));
-                }
-                list[at] = level;
-                Ok(changed)
-            }
-            Err(_) if level.size.is_zero() => Ok(false),
-            Err(_) if list.len() >= LEVELS_PER_SIDE_MAX => Err(BookError::TooManyLevels),
-            Err(at) => {
-                self.sum = self.sum.wrapping_add(level_crc(side, level));
-                list.insert(at, level);
-                Ok(true)
-            }
+        if self.sum.is_some() && before.size != level.size {
+            self.unsum(side, before);
+            self.sum_up(side, level);
         }
+        Ok(before.size)
     }
 
     /// Removes every level.
     pub fn clear(&mut self) {
         self.bids.clear();
         self.asks.clear();
-        self.sum = 0;
+        self.sum = self.sum.map(|_| 0);
     }
 
     /// Cuts a side to its `depth` best levels, and appends what was cut off to `removed` with size zero.
     pub fn truncate(&mut self, side: BookSide, depth: usize, removed: &mut Vec<Level>) {
-        let list = match side {
-            BookSide::Bid => &mut self.bids,
-            BookSide::Ask => &mut self.asks,
-        };
-        let extra = list.len().saturating_sub(depth);
-        for level in list.drain(..extra) {
-            self.sum = self.sum.wrapping_sub(level_crc(side, level));
-            removed.push(Level { price: level.price, size: Decimal::ZERO });
+        let first = removed.len();
+        self.side_mut(side).truncate(depth, removed);
+        for level in &mut removed[first..] {
+            self.unsum(side, *level);
+            level.size = Decimal::ZERO;
         }
     }
 
     /// Bids, best first.
-    pub fn bids(&self) -> impl ExactSizeIterator<Item = &Level> + DoubleEndedIterator {
-        self.bids.iter().rev()
+    pub fn bids(&self) -> Best<'_> {
+        self.bids.iter()
     }
 
     /// Asks, best first.
-    pub fn asks(&self) -> impl ExactSizeIterator<Item = &Level> + DoubleEndedIterator {
-        self.asks.iter().rev()
+    pub fn asks(&self) -> Best<'_> {
+        self.asks.iter()
     }
 
     /// The best bid.
     pub fn best_bid(&self) -> Option<Level> {
-        self.bids.last().copied()
+        self.bids.best().copied()
     }
 
     /// The best ask.
     pub fn best_ask(&self) -> Option<Level> {
-        self.asks.last().copied()
+        self.asks.best().copied()
     }
 
     /// The size at a price, if there is a level.
     pub fn size_at(&self, side: BookSide, price: Decimal) -> Option<Decimal> {
-        let at = self.find(side, price).ok()?;
-        Some(match side {
-            BookSide::Bid => self.bids[at].size,
-            BookSide::Ask => self.asks[at].size,
-        })
+        let place = self.find(side, price).ok()?;
+        Some(self.side(side).at(place).size)
     }
 
     /// Is the best bid at or above the best ask? In continuous trading that is a fault.
     pub fn is_crossed(&self) -> bool {
-        matches!((self.bids.last(), self.asks.last()), (Some(b), Some(a)) if b.price >= a.price)
+        matches!((self.bids.best(), self.asks.best()), (Some(b), Some(a)) if b.price >= a.price)
     }
 
     /// The whole book as the levels of a snapshot.
@@ -174,12 +186,8 @@ impl Book {
     pub fn to_levels_of(&self, depth: usize) -> Levels {
         let bids: Vec<Level> = self.bids().take(depth).copied().collect();
         let asks: Vec<Level> = self.asks().take(depth).copied().collect();
-        let sum = if bids.len() == self.bids.len() && asks.len() == self.asks.len() {
-            self.sum
-        } else {
-            let of = |side, list: &[Level]| list.iter().fold(0u32, |s, l| s.wrapping_add(level_crc(side, *l)));
-            of(BookSide::Bid, &bids).wrapping_add(of(BookSide::Ask, &asks))
-        };
+        let is_whole = bids.len() == self.bids.len() && asks.len() == self.asks.len();
+        let sum = self.sum.filter(|_| is_whole).unwrap_or_else(|| sum_of(bids.iter(), asks.iter()));
         Levels { crc: self.crc(), sum, bids, asks }
     }
 
@@ -195,45 +203,87 @@ impl Book {
     /// Over all levels, the sum modulo 2³² of the CRC-32 of `b<price>:<size>;` or `a<price>:<size>;`. It proves the
     /// whole book, whatever the order of its changes, and is kept in O(changed levels).
     pub fn sum(&self) -> u32 {
-        self.sum
+        self.sum.unwrap_or_else(|| sum_of(self.bids(), self.asks()))
     }
 
-    fn find(&self, side: BookSide, price: Decimal) -> Result<usize, usize> {
+    fn side(&self, side: BookSide) -> &Side {
         match side {
-            BookSide::Bid => search(&self.bids, |l| l.price.cmp(&price)),
-            BookSide::Ask => search(&self.asks, |l| price.cmp(&l.price)),
+            BookSide::Bid => &self.bids,
+            BookSide::Ask => &self.asks,
+        }
+    }
+
+    fn side_mut(&mut self, side: BookSide) -> &mut Side {
+        match side {
+            BookSide::Bid => &mut self.bids,
+            BookSide::Ask => &mut self.asks,
+        }
+    }
+
+    #[inline]
+    fn find(&self, side: BookSide, price: Decimal) -> Result<Place, Place> {
+        match side {
+            BookSide::Bid => self.bids.find(|other| order(other, price)),
+            BookSide::Ask => self.asks.find(|other| order(price, other)),
+        }
+    }
+
+    /// A level came.
+    fn sum_up(&mut self, side: BookSide, level: Level) {
+        if let Some(sum) = &mut self.sum
+            && !level.size.is_zero()
+        {
+            *sum = sum.wrapping_add(level_crc_by(&mut self.text, side, level));
+        }
+    }
+
+    /// A level went.
+    fn unsum(&mut self, side: BookSide, level: Level) {
+        if let Some(sum) = &mut self.sum
+            && !level.size.is_zero()
+        {
+            *sum = sum.wrapping_sub(level_crc_by(&mut self.text, side, level));
         }
     }
 }
 
 impl PartialEq for Book {
     fn eq(&self, other: &Self) -> bool {
-        self.bids == other.bids && self.asks == other.asks
+        self.bids().eq(other.bids()) && self.asks().eq(other.asks())
     }
 }
 
-/// Binary search that first gallops from the end, where the best prices are.
-fn search(list: &[Level], cmp: impl Fn(&Level) -> Ordering) -> Result<usize, usize> {
-    let mut width = 8;
-    while width < list.len() {
-        let from = list.len() - width;
-        if cmp(&list[from]) != Ordering::Greater {
-            return list[from..].binary_search_by(&cmp).map(|i| i + from).map_err(|i| i + from);
-        }
-        width *= 8;
+/// The order of two prices. Those of one instrument have one scale at nearly every venue, and then the digits decide.
+#[inline]
+pub fn order(a: Decimal, b: Decimal) -> Ordering {
+    if a.scale() == b.scale() { a.mantissa().cmp(&b.mantissa()) } else { a.cmp(&b) }
+}
+
+fn sum_of<'a>(bids: impl Iterator<Item = &'a Level>, asks: impl Iterator<Item = &'a Level>) -> u32 {
+    let mut text = Vec::new();
+    let mut sum = 0u32;
+    for level in bids {
+        sum = sum.wrapping_add(level_crc_by(&mut text, BookSide::Bid, *level));
     }
-    list.binary_search_by(cmp)
+    for level in asks {
+        sum = sum.wrapping_add(level_crc_by(&mut text, BookSide::Ask, *level));
+    }
+    sum
 }
 
 /// The part of [`Book::sum`] that one level makes.
 pub fn level_crc(side: BookSide, level: Level) -> u32 {
-    let mut text = Vec::with_capacity(48);
+    level_crc_by(&mut Vec::with_capacity(48), side, level)
+}
+
+fn level_crc_by(text: &mut Vec<u8>, side: BookSide, level: Level) -> u32 {
+    text.clear();
     text.push(match side {
         BookSide::Bid => b'b',
         BookSide::Ask => b'a',
     });
-    write_level(&mut text, level);
-    crc32fast::hash(&text)
+    write_level(text, level);
+    crc32fast::hash(text)
 }
 
 fn write_level(text: &mut Vec<u8>, level: Level) {
@@ -318,11 +368,30 @@ mod tests {
             book.set(BookSide::Bid, Level { price, size }).expect("fits");
             book.set(BookSide::Ask, Level { price, size }).expect("fits");
         }
-        assert!(book.bids.windows(2).all(|w| w[0].price < w[1].price));
-        assert!(book.asks.windows(2).all(|w| w[0].price > w[1].price));
+        assert!(book.bids().is_sorted_by(|a, b| a.price > b.price));
+        assert!(book.asks().is_sorted_by(|a, b| a.price < b.price));
         let mut again = Book::new();
         again.replace(&book.to_levels()).expect("fits");
-        assert_eq!((again.sum(), again.bids, again.asks), (book.sum(), book.bids, book.asks));
+        assert_eq!((again.sum(), &again), (book.sum(), &book));
+        let mut without = Book::without_sum();
+        without.replace(&book.to_levels()).expect("fits");
+        assert_eq!((without.sum(), without.to_levels().sum), (book.sum(), book.sum()));
+    }
+
+    #[test]
+    fn prices_are_ordered_whatever_their_digits() {
+        for (low, high) in [("1.0", "1.01"), ("-1", "1.00"), ("-1.50", "-1.5000001"), ("99.9", "100"), ("0", "0.00")] {
+            let [low, high] = [low, high].map(|text| decimal::parse(text).expect(text));
+            assert_eq!(order(low, high), low.cmp(&high));
+            assert_eq!(order(high, low), high.cmp(&low));
+        }
+        let mut book = Book::new();
+        let before = book.exchange(BookSide::Bid, level("100", "2")).expect("fits");
+        let again = book.exchange(BookSide::Bid, level("100.00", "2.50")).expect("fits");
+        let gone = book.exchange(BookSide::Bid, level("100.000", "0")).expect("fits");
+        let none = book.exchange(BookSide::Bid, level("100.000", "0")).expect("fits");
+        assert_eq!([before, again, gone, none], ["0", "2", "2.5", "0"].map(|t| decimal::parse(t).expect(t)));
+        assert_eq!((book.sum(), book.bids.len()), (0, 0));
     }
 
     #[test]
