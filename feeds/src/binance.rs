@@ -4,22 +4,23 @@
 //!
 //! The subscription is in the URL. A book is a REST snapshot and the differences that continue it (see
 //! [`DIFFS_BUFFERED_MAX`](crate::depth::DIFFS_BUFFERED_MAX)); a gap concerns one symbol alone, whose snapshot is fetched again. Levels outside the
-//! snapshot are unknown to it until they change.
+//! snapshot are unknown to it until they change. `bookTicker` has the same update ids: where it and the book are of one
+//! update and differ, the book is wrong.
 
 mod market;
+mod scan;
 mod wire;
 
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString};
 use hashbrown::HashMap;
-use serde_json::value::RawValue;
-use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
+use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 
 pub use self::market::Market;
 
 use self::wire::{
-    AggTrade, BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Head, Refusal, SymbolInfo, WireTrade,
+    BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Frame, Head, Parsed, Refusal, SymbolInfo, parse,
 };
 use crate::depth::{DepthSync, Diff, Misfit, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
@@ -73,6 +74,15 @@ struct Own {
     trades: TradeStream,
     /// `u` of the last `bookTicker`: while one connection replaces another, both deliver.
     ticker_update: u64,
+    /// What it said.
+    top: (Option<Level>, Option<Level>),
+}
+
+impl Own {
+    /// Do the book and the last `bookTicker` say different things of the same update?
+    fn is_contradicted(&self, book: &Book) -> bool {
+        self.sync.last() == Some(self.ticker_update) && self.top != (book.best_bid(), book.best_ask())
+    }
 }
 
 /// Which stream an instrument's trades come from; both together would tell each trade twice.
@@ -117,58 +127,32 @@ impl Binance {
         let keeper = self.roster.keep(native, describe, out)?;
         let number = keeper.number() as usize;
         if self.own.len() <= number {
-            let own = Own { sync: DepthSync::new(market.rule()), trades: TradeStream::Unknown, ticker_update: 0 };
-            self.own.resize(number + 1, own);
+            let (sync, trades) = (DepthSync::new(market.rule()), TradeStream::Unknown);
+            self.own.resize(number + 1, Own { sync, trades, ticker_update: 0, top: (None, None) });
         }
         Some((keeper, &mut self.own[number]))
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
-        let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
-        let raw: &RawValue;
-        let payload = match envelope.data {
-            Some(data) => data.get(),
-            None => {
-                raw = serde_json::from_slice(bytes)?;
-                raw.get()
-            }
+        let frame = match scan::frame(bytes, out) {
+            Some(frame) => frame,
+            None => match parse(bytes)? {
+                Parsed::Frame(frame) => frame,
+                Parsed::Other(envelope, payload) => return self.other(conn, &envelope, payload, recv, out),
+            },
         };
-        let stream = envelope.stream.split_once('@').map_or("", |(_, stream)| stream);
-        match (stream, &*envelope.e) {
-            ("depth" | "depth@100ms" | "depth@0ms" | "depth@250ms" | "depth@500ms", _) | ("", "depthUpdate") => {
-                self.depth(conn, serde_json::from_str(payload)?, recv, out);
+        match frame {
+            Frame::Depth(update) => self.depth(conn, update, recv, out),
+            Frame::Ticker(ticker) => self.book_ticker(conn, &ticker, recv, out),
+            Frame::Trade(trade) if !trade.is_of_the_market() => {}
+            Frame::Trade(trade) => {
+                let (stream, told) = (TradeStream::Trade, told(trade.t, trade.p, trade.q, trade.m));
+                self.trade(conn, stream, &trade.s, trade.t, told, trade.trade_ms, recv, out);
             }
-            ("bookTicker", _) => self.book_ticker(conn, &serde_json::from_str(payload)?, recv, out),
-            ("trade", _) | ("", "trade") => {
-                let trade: WireTrade<'_> = serde_json::from_str(payload)?;
-                if !trade.is_of_the_market() {
-                    return Ok(());
-                }
-                self.trade(
-                    conn,
-                    TradeStream::Trade,
-                    &trade.s,
-                    trade.t,
-                    told(trade.t, trade.p, trade.q, trade.m),
-                    trade.trade_ms,
-                    recv,
-                    out,
-                );
+            Frame::Aggregate(trade) => {
+                let (stream, told) = (TradeStream::Aggregate, told(trade.a, trade.p, trade.q, trade.m));
+                self.trade(conn, stream, &trade.s, trade.a, told, trade.trade_ms, recv, out);
             }
-            ("aggTrade", _) | ("", "aggTrade") => {
-                let trade: AggTrade<'_> = serde_json::from_str(payload)?;
-                self.trade(
-                    conn,
-                    TradeStream::Aggregate,
-                    &trade.s,
-                    trade.a,
-                    told(trade.a, trade.p, trade.q, trade.m),
-                    trade.trade_ms,
-                    recv,
-                    out,
-                );
-            }
-            _ => self.other(conn, &envelope, payload, recv, out)?,
         }
         Ok(())
     }
@@ -218,9 +202,11 @@ impl Binance {
                 if newest {
                     keeper.adopt(conn);
                 }
-                if !keeper.update(&diff.levels, |_| Ok(()), Stamp { ts, recv }, out) {
+                let prove = |book: &Book| if own.is_contradicted(book) { Err(contradicted()) } else { Ok(()) };
+                if !keeper.update(&diff.levels, prove, Stamp { ts, recv }, out) {
                     own.sync.reset();
                 }
+                out.recycle(diff.levels);
             }
             Step::Buffered => {
                 if !keeper.resync.is_asked() {
@@ -232,7 +218,10 @@ impl Binance {
                 keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp { ts, recv }, out);
             }
         }
-        self.fetch_due(recv, out);
+        // What others wait for is the timer's.
+        if keeper.resync.is_due(recv) {
+            self.fetch_due(recv, out);
+        }
     }
 
     fn book_ticker(&mut self, conn: Conn, ticker: &BookTicker<'_>, recv: Time, out: &mut Out) {
@@ -244,7 +233,14 @@ impl Binance {
         own.ticker_update = ticker.u;
         let bid = side_of_quote(ticker.bid.0, ticker.bid_size.0);
         let ask = side_of_quote(ticker.ask.0, ticker.ask_size.0);
-        keeper.ticker(bid, ask, Stamp { ts: ticker.made_ms.map(Time::from_millis), recv }, out);
+        own.top = (bid, ask);
+        let stamp = Stamp { ts: ticker.made_ms.map(Time::from_millis), recv };
+        keeper.ticker(bid, ask, stamp, out);
+        if keeper.is_live() && own.is_contradicted(keeper.book()) {
+            own.sync.reset();
+            keeper.fault(contradicted(), stamp, out);
+            self.fetch_due(recv, out);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of two streams that differ in their names only")]
@@ -291,7 +287,7 @@ impl Binance {
         match own.sync.snapshot(snapshot.id) {
             Ok(diffs) => {
                 let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
-                let mut book = Book::new();
+                let mut book = Book::without_sum();
                 let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
                 let ts = diffs.last().and_then(|d| d.ts);
                 let stamp = Stamp { ts, recv };
@@ -512,6 +508,10 @@ impl Adapter for Binance {
         self.list.done();
         self.roster.end(reason, now, out);
     }
+}
+
+fn contradicted() -> Wrong {
+    Wrong { fault: Fault::Mismatch, detail: "bookTicker has other best prices at the same update".to_owned() }
 }
 
 fn told(id: u64, price: Quoted, size: Quoted, buyer_is_maker: bool) -> Trade {

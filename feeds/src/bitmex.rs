@@ -2,7 +2,8 @@
 //!
 //! A table begins with a `partial`, which is the whole of it, and is followed by `insert`, `update` and `delete`. Rows of
 //! a book have ids, and an update may carry no price: the price is that of the id. There is no sequence. An id that is
-//! not known is the only sign that something is missing, and that one book is subscribed anew.
+//! not known is the only sign that something is missing, and that one book is subscribed anew; and each now and then all
+//! the same ([`REFRESH_EVERY_MS`](crate::resync::REFRESH_EVERY_MS)).
 //!
 //! Before a table's partial, what comes is of the past and passed over, as the documents demand.
 
@@ -18,7 +19,7 @@ use ticker_market::book::{BookSide, LEVELS_PER_SIDE_MAX};
 use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade};
 
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
-use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
+use crate::resync::{RESYNC_ANSWER_MAX_MS, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::wire::{Number, is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
@@ -40,6 +41,7 @@ pub struct Bitmex {
     own: Vec<Own>,
     listing: Listing,
     list: Resync,
+    refresh: Refresh,
     /// A connection that was opened before the list came, without which no name is known.
     waiting: Option<Conn>,
 }
@@ -150,6 +152,7 @@ impl Bitmex {
             own: Vec::new(),
             listing: Listing::default(),
             list: Resync::default(),
+            refresh: Refresh::default(),
             waiting: None,
         }
     }
@@ -232,6 +235,7 @@ impl Bitmex {
         if !keeper.snapshot(conn, levels, |_| Ok(()), stamp(rows, recv), out) {
             own.rows.clear();
         }
+        self.refresh.begin(recv);
     }
 
     fn changes(&mut self, conn: Conn, action: &str, rows: &[Row<'_>], recv: Time, out: &mut Out) {
@@ -289,14 +293,7 @@ impl Bitmex {
 
     /// Subscribes anew the books that are due.
     fn resync_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            keeper.resync.asked(now);
-            let Some(conn) = keeper.owner() else { continue };
-            let table = format!("\"orderBookL2:{}\"", keeper.instrument().native);
-            for method in ["unsubscribe", "subscribe"] {
-                out.commands.push(Command::Send(conn, request(method, &table)));
-            }
-        }
+        self.roster.resync_due(now, out, subscribe_anew);
     }
 
     fn listed(&mut self, body: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
@@ -443,11 +440,12 @@ impl Adapter for Bitmex {
     }
 
     fn next_timer(&self) -> Option<Time> {
-        self.roster.next_resync().into_iter().chain(self.list.at()).min()
+        self.roster.next_resync().into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
         self.resync_due(now, out);
+        self.roster.refresh_due(&mut self.refresh, now, out, |_| true, subscribe_anew);
         if self.list.is_due(now) {
             self.list.asked(now);
             out.commands.push(Command::Fetch(INSTRUMENTS_URL.to_owned()));
@@ -460,7 +458,15 @@ impl Adapter for Bitmex {
 
     fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
         self.list.done();
+        self.refresh.end();
         self.roster.end(reason, now, out);
+    }
+}
+
+fn subscribe_anew(conn: Conn, keeper: &Keeper, out: &mut Out) {
+    let table = format!("\"orderBookL2:{}\"", keeper.instrument().native);
+    for method in ["unsubscribe", "subscribe"] {
+        out.commands.push(Command::Send(conn, request(method, &table)));
     }
 }
 

@@ -3,7 +3,8 @@
 //! Differences have no sequence. `microtimestamp` tells their order, and which of them a REST snapshot has already; a
 //! lost one shows only if it leaves the book crossed (`integrity` is `ordered`). Every difference since the subscription
 //! is kept until the snapshot comes, and the snapshot must not be older than the first of them: the venue's REST answers
-//! lag behind by a second.
+//! lag behind by a second. Now and then a snapshot is held against the live book ([`REFRESH_EVERY_MS`](crate::resync::REFRESH_EVERY_MS)),
+//! because a difference that was lost shows nowhere else.
 //!
 //! Orders one by one (`live_orders`) are not subscribed to. Where a recording holds them, their chain is verified, and no
 //! book is made of them.
@@ -16,9 +17,10 @@ use compact_str::{CompactString, ToCompactString};
 use ticker_market::{Book, Decimal, Integrity, Levels, Side, Time, Trade};
 
 use self::wire::{BookData, Envelope, Market, Refusal, WireTrade};
-use crate::depth::{DepthSync, Diff, Misfit, Rule, Step};
+use crate::audit::audit;
+use crate::depth::{Audit, DepthSync, Diff, Misfit, Rule, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
-use crate::resync::{Budget, Resync};
+use crate::resync::{Budget, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::{by_suffix, joined};
 use crate::wire::{is_object, undecodable};
@@ -45,6 +47,7 @@ pub struct Bitstamp {
     own: Vec<Own>,
     listing: Listing,
     list: Resync,
+    refresh: Refresh,
     snapshots: Budget,
     /// The connection that was opened last.
     newest: Option<Conn>,
@@ -68,6 +71,7 @@ impl Bitstamp {
             own: Vec::new(),
             listing: Listing::default(),
             list: Resync::default(),
+            refresh: Refresh::default(),
             snapshots: Budget::new(SNAPSHOTS_PER_SECOND_MAX, 1_000),
             newest: None,
         }
@@ -206,6 +210,19 @@ impl Bitstamp {
             return undecodable(body, out);
         };
         let Some((keeper, own)) = self.keep(native, out) else { return };
+        let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
+        if own.sync.is_audited() && keeper.is_live() {
+            // One of a moment that cannot be reached says nothing; the next turn's may.
+            let Audit::After(changes) = own.sync.audit(id) else { return };
+            match audit(keeper.book(), &levels, &changes) {
+                Ok(()) => keeper.verified(recv),
+                Err(wrong) => {
+                    own.sync.reset();
+                    keeper.fault(wrong, Stamp::here(recv), out);
+                }
+            }
+            return self.fetch_due(recv, out);
+        }
         if own.sync.is_synced() || keeper.is_stale() {
             // An answer to a question asked twice, or one that came too late.
             return;
@@ -213,8 +230,7 @@ impl Bitstamp {
         let conn = keeper.owner().unwrap_or(Conn(0));
         match own.sync.snapshot(id) {
             Ok(diffs) => {
-                let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
-                let mut book = Book::new();
+                let mut book = Book::without_sum();
                 let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
                 let ts = diffs.last().map_or(Some(Time::from_micros(id.cast_signed())), |d| d.ts);
                 let stamp = Stamp { ts, recv };
@@ -228,6 +244,7 @@ impl Bitstamp {
                 if !live {
                     own.sync.reset();
                 }
+                self.refresh.begin(recv);
             }
             Err(Misfit::TooOld { .. } | Misfit::Hole { .. }) => keeper.resync.request(recv),
         }
@@ -263,6 +280,20 @@ impl Bitstamp {
         self.fetch_due(now, out);
     }
 
+    /// Fetches a snapshot of the live book whose turn it is, to hold the two against each other: a lost difference shows
+    /// nowhere else.
+    fn refresh_due(&mut self, now: Time, out: &mut Out) {
+        let turn = self.refresh.take(self.roster.len(), now);
+        let Some(keeper) = turn.and_then(|turn| self.roster.at(turn)).filter(|keeper| keeper.is_live()) else { return };
+        if let Some(own) = self.own.get_mut(keeper.number() as usize)
+            && self.snapshots.take(now)
+        {
+            own.sync.begin_audit();
+            out.refreshes += 1;
+            out.commands.push(Command::Fetch(snapshot_url(&keeper.instrument().native)));
+        }
+    }
+
     /// Fetches the snapshots that are due, as far as the limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
         for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
@@ -270,8 +301,7 @@ impl Bitstamp {
                 break;
             }
             keeper.resync.asked(now);
-            let native = &keeper.instrument().native;
-            out.commands.push(Command::Fetch(format!("https://www.bitstamp.net/api/v2/order_book/{native}/")));
+            out.commands.push(Command::Fetch(snapshot_url(&keeper.instrument().native)));
         }
     }
 }
@@ -359,11 +389,12 @@ impl Adapter for Bitstamp {
 
     fn next_timer(&self) -> Option<Time> {
         let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
-        snapshot.into_iter().chain(self.list.at()).min()
+        snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
         self.fetch_due(now, out);
+        self.refresh_due(now, out);
         if self.list.is_due(now) {
             self.list.asked(now);
             out.commands.push(Command::Fetch(MARKETS_URL.to_owned()));
@@ -376,8 +407,13 @@ impl Adapter for Bitstamp {
 
     fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
         self.list.done();
+        self.refresh.end();
         self.roster.end(reason, now, out);
     }
+}
+
+fn snapshot_url(native: &str) -> String {
+    format!("https://www.bitstamp.net/api/v2/order_book/{native}/")
 }
 
 /// The pair that an order book's URL names: `…/order_book/btcusd/`. Books order by order (`?group=2`) are other ones.

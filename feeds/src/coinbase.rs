@@ -5,15 +5,16 @@
 //!
 //! The `ticker` channel speaks only when there is a trade; between trades the best prices of the book are the news.
 
+mod scan;
 mod wire;
 
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString};
 use hashbrown::HashMap;
-use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
+use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
 
-use self::wire::{BookEvent, BookSide, Envelope, Products, SubscriptionsEvent, TickerEvent, TradesEvent};
+use self::wire::{BookEvent, Envelope, Products, SubscriptionsEvent, TickerEvent, TradesEvent};
 use crate::keeper::{QuoteSource, Stamp, Ways};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Roster, Steps};
@@ -63,6 +64,14 @@ impl Coinbase {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(frame) = scan::book(bytes, out) {
+            if self.count(conn, Some(frame.sequence_num), recv, out) {
+                let stamp = Stamp { ts: Time::parse_rfc3339(frame.timestamp), recv };
+                self.take_book(conn, frame.product_id, frame.is_snapshot, frame.levels, stamp, out);
+            }
+            self.due(recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if envelope.channel.is_empty() {
             if envelope.kind == "error" {
@@ -108,7 +117,7 @@ impl Coinbase {
                 self.count(conn, envelope.sequence_num, recv, out);
             }
         }
-        self.reconnect_due(recv, out);
+        self.due(recv, out);
         Ok(())
     }
 
@@ -145,36 +154,25 @@ impl Coinbase {
 
     fn books(&mut self, conn: Conn, events: &[BookEvent<'_>], stamp: Stamp, out: &mut Out) {
         for event in events {
-            let product = &*event.product_id;
-            let Some(keeper) = self.roster.keep(product, || describe(product, &self.products), out) else { continue };
-            keeper.heard(conn, stamp.recv, out);
-            let snapshot = event.kind == "snapshot";
-            if !snapshot && (keeper.owner() != Some(conn) || !keeper.is_live()) {
-                continue;
+            self.take_book(conn, &event.product_id, event.kind == "snapshot", event.levels(), stamp, out);
+        }
+    }
+
+    fn take_book(&mut self, conn: Conn, product: &str, is_snapshot: bool, levels: Levels, stamp: Stamp, out: &mut Out) {
+        let Some(keeper) = self.roster.keep(product, || describe(product, &self.products), out) else { return };
+        keeper.heard(conn, stamp.recv, out);
+        if is_snapshot {
+            keeper.snapshot(conn, levels, |_| Ok(()), stamp, out);
+            if let Some(sequence) = self.conns.get_mut(&conn) {
+                // From here on this book's frames are in sequence again.
+                sequence.broken = false;
             }
-            let mut levels = Levels::default();
-            if snapshot {
-                levels.bids.reserve(event.updates.len() / 2);
-                levels.asks.reserve(event.updates.len() / 2);
-            }
-            for change in &event.updates {
-                let level = Level { price: change.price_level.0, size: change.new_quantity.0 };
-                match change.side {
-                    BookSide::Bid => levels.bids.push(level),
-                    BookSide::Offer => levels.asks.push(level),
-                }
-            }
-            if snapshot {
-                keeper.snapshot(conn, levels, |_| Ok(()), stamp, out);
-                if let Some(sequence) = self.conns.get_mut(&conn) {
-                    // From here on this book's frames are in sequence again.
-                    sequence.broken = false;
-                }
-            } else {
+        } else {
+            if keeper.owner() == Some(conn) {
                 keeper.update(&levels, |_| Ok(()), stamp, out);
             }
+            out.recycle(levels);
         }
-        self.resync_due(stamp.recv, out);
     }
 
     fn trades(&mut self, conn: Conn, events: &[TradesEvent<'_>], recv: Time, out: &mut Out) {
@@ -215,6 +213,11 @@ impl Coinbase {
             let ask = ticker.best_ask.0.zip(ticker.best_ask_quantity.0).and_then(|(p, s)| side_of_quote(p, s));
             keeper.ticker(bid, ask, stamp, out);
         }
+    }
+
+    fn due(&mut self, now: Time, out: &mut Out) {
+        self.resync_due(now, out);
+        self.reconnect_due(now, out);
     }
 
     /// Subscribes anew the single books that are due.

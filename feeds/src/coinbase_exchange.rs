@@ -2,7 +2,8 @@
 //!
 //! The channels that need no key have books without a sequence: nothing proves them (`integrity` is `none`), and a lost
 //! update shows only if it leaves the book crossed. Trades are counted: ids rise by one for each product, and a heartbeat
-//! tells the last one. Where a trade is missing, frames were lost, so that product's book is subscribed anew.
+//! tells the last one. Where a trade is missing, frames were lost, so that product's book is subscribed anew; and each book
+//! now and then all the same ([`REFRESH_EVERY_MS`](crate::resync::REFRESH_EVERY_MS)).
 
 mod wire;
 
@@ -13,7 +14,7 @@ use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 
 use self::wire::{BookUpdate, Head, Heartbeat, Match, Product, Snapshot};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
-use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
+use crate::resync::{RESYNC_ANSWER_MAX_MS, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::wire::{is_object, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
@@ -35,6 +36,7 @@ pub struct CoinbaseExchange {
     own: Vec<Own>,
     listing: Listing,
     list: Resync,
+    refresh: Refresh,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -54,6 +56,7 @@ impl CoinbaseExchange {
             own: Vec::new(),
             listing: Listing::default(),
             list: Resync::default(),
+            refresh: Refresh::default(),
         }
     }
 
@@ -96,6 +99,7 @@ impl CoinbaseExchange {
         keeper.heard(conn, recv, out);
         let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
         keeper.snapshot(conn, levels, |_| Ok(()), Stamp { ts: Time::parse_rfc3339(&snapshot.time), recv }, out);
+        self.refresh.begin(recv);
     }
 
     fn update(&mut self, conn: Conn, update: &BookUpdate<'_>, recv: Time, out: &mut Out) {
@@ -183,15 +187,7 @@ impl CoinbaseExchange {
 
     /// Subscribes anew the books that are due.
     fn resync_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            keeper.resync.asked(now);
-            let Some(conn) = keeper.owner() else { continue };
-            let product = &keeper.instrument().native;
-            for method in ["unsubscribe", "subscribe"] {
-                let text = format!(r#"{{"type":"{method}","product_ids":["{product}"],"channels":["level2_batch"]}}"#);
-                out.commands.push(Command::Send(conn, text));
-            }
-        }
+        self.roster.resync_due(now, out, subscribe_anew);
     }
 }
 
@@ -218,7 +214,9 @@ impl Adapter for CoinbaseExchange {
         for product in &products {
             if let Some((keeper, _)) = self.keep(product, out) {
                 keeper.opened(conn, now, out);
-                keeper.resync.expect(now.plus_millis(RESYNC_ANSWER_MAX_MS));
+                if !keeper.is_live() {
+                    keeper.resync.expect(now.plus_millis(RESYNC_ANSWER_MAX_MS));
+                }
             }
         }
         for part in products.chunks(PRODUCTS_PER_SUBSCRIPTION_MAX) {
@@ -264,11 +262,12 @@ impl Adapter for CoinbaseExchange {
     }
 
     fn next_timer(&self) -> Option<Time> {
-        self.roster.next_resync().into_iter().chain(self.list.at()).min()
+        self.roster.next_resync().into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
         self.resync_due(now, out);
+        self.roster.refresh_due(&mut self.refresh, now, out, |_| true, subscribe_anew);
         if self.list.is_due(now) {
             self.list.asked(now);
             out.commands.push(Command::Fetch(PRODUCTS_URL.to_owned()));
@@ -281,7 +280,16 @@ impl Adapter for CoinbaseExchange {
 
     fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
         self.list.done();
+        self.refresh.end();
         self.roster.end(reason, now, out);
+    }
+}
+
+fn subscribe_anew(conn: Conn, keeper: &Keeper, out: &mut Out) {
+    let product = &keeper.instrument().native;
+    for method in ["unsubscribe", "subscribe"] {
+        let text = format!(r#"{{"type":"{method}","product_ids":["{product}"],"channels":["level2_batch"]}}"#);
+        out.commands.push(Command::Send(conn, text));
     }
 }
 

@@ -77,13 +77,52 @@ pub(crate) struct DepthSync {
     last: Option<u64>,
     /// The connection whose difference brought it; none after a snapshot.
     chain: Option<Conn>,
+    /// What waits for the snapshot; or, while a synced book is audited, what was applied since the audit began.
     buffer: VecDeque<Diff>,
     weight: usize,
+    is_audited: bool,
+}
+
+/// What an audit of a book needs.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Audit {
+    /// The snapshot is to be held against the book after these changes.
+    After(Vec<Levels>),
+    /// The snapshot is of a moment that cannot be reached: another one is to be fetched.
+    Misfit,
 }
 
 impl DepthSync {
     pub(crate) fn new(rule: Rule) -> Self {
-        Self { rule, last: None, chain: None, buffer: VecDeque::new(), weight: 0 }
+        Self { rule, last: None, chain: None, buffer: VecDeque::new(), weight: 0, is_audited: false }
+    }
+
+    /// A snapshot of the synced book is asked for, to hold the two against each other: what is applied from here on is
+    /// kept for it.
+    pub(crate) fn begin_audit(&mut self) {
+        if self.is_synced() {
+            self.is_audited = true;
+            self.buffer.clear();
+            self.weight = 0;
+        }
+    }
+
+    /// Is a snapshot awaited to hold the book against?
+    pub(crate) fn is_audited(&self) -> bool {
+        self.is_audited
+    }
+
+    /// The snapshot for the audit came, with its last update.
+    pub(crate) fn audit(&mut self, id: u64) -> Audit {
+        self.is_audited = false;
+        self.weight = 0;
+        let kept: Vec<Diff> = self.buffer.drain(..).collect();
+        let from = kept.first().map(|diff| diff.before).or(self.last);
+        let reachable = from.is_some_and(|from| from <= id) && self.last.is_some_and(|last| id <= last);
+        if !reachable {
+            return Audit::Misfit;
+        }
+        Audit::After(kept.into_iter().filter(|diff| diff.last > id).map(|diff| diff.levels).collect())
     }
 
     pub(crate) fn is_synced(&self) -> bool {
@@ -120,6 +159,9 @@ impl DepthSync {
         if self.continues(last, self.chain, &diff) {
             self.last = Some(diff.last);
             self.chain = Some(diff.conn);
+            if self.is_audited {
+                self.push(diff.clone());
+            }
             return Step::Apply(diff);
         }
         if diff.last <= last {
@@ -259,6 +301,28 @@ mod tests {
         sync.diff(diff(7, 8));
         assert_eq!(sync.snapshot(4).expect_err("hole"), Misfit::Hole { last: 5, before: 6 });
         assert_eq!(ids(&sync.snapshot(6).expect("a later snapshot covers it")), [8]);
+    }
+
+    #[test]
+    fn a_snapshot_for_an_audit_is_of_a_moment_that_was_kept() {
+        let mut sync = DepthSync::new(Rule::Ranges);
+        sync.begin_audit();
+        assert!(!sync.is_audited(), "there is no book");
+        sync.snapshot(10).expect("nothing waits");
+        sync.begin_audit();
+        assert_eq!(sync.audit(10), Audit::After(Vec::new()), "nothing happened");
+        for (id, wanted) in [(9, None), (10, Some(2)), (11, Some(2)), (12, Some(1)), (15, Some(0)), (16, None)] {
+            let mut sync = sync.clone();
+            sync.begin_audit();
+            for (first, last) in [(11, 12), (13, 15)] {
+                assert!(matches!(sync.diff(diff(first, last)), Step::Apply(_)));
+            }
+            let found = match sync.audit(id) {
+                Audit::After(levels) => Some(levels.len()),
+                Audit::Misfit => None,
+            };
+            assert_eq!((found, sync.is_audited(), sync.last()), (wanted, false, Some(15)), "{id}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! changed, a book that is not proven is never shown, a status is told when it changes.
 
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::book::{Book, BookError, BookSide};
+use ticker_market::book::{Book, BookError, BookSide, order};
 use ticker_market::{
     Channel, Data, Decimal, Instrument, Integrity, Kind, Level, Levels, Quote, State, Status, Time, Trade,
 };
@@ -105,8 +105,19 @@ pub struct Keeper {
     status_sent: Option<(State, Option<CompactString>)>,
     /// When its book is to be asked for again.
     pub resync: Resync,
-    touched: Vec<(Decimal, Decimal)>,
+    touched: Vec<Touched>,
     cut: Vec<Level>,
+}
+
+/// What a frame did to a price.
+#[derive(Clone, Copy, Debug)]
+struct Touched {
+    price: Decimal,
+    /// The size that it had before.
+    before: Decimal,
+    after: Decimal,
+    /// Its place in the frame.
+    place: usize,
 }
 
 impl Keeper {
@@ -118,7 +129,7 @@ impl Keeper {
             instrument,
             ways,
             owner: None,
-            book: Book::new(),
+            book: Book::without_sum(),
             book_state: BookState::Awaiting,
             depth: usize::MAX,
             quote: Quote::default(),
@@ -305,7 +316,7 @@ impl Keeper {
         if self.book_state != BookState::Live {
             return false;
         }
-        match self.apply(changes, prove) {
+        match self.apply(changes, prove, out) {
             Err(wrong) => {
                 self.fault(wrong, stamp, out);
                 false
@@ -315,10 +326,17 @@ impl Keeper {
                 if !levels.bids.is_empty() || !levels.asks.is_empty() {
                     self.push(Channel::Book, Kind::Update, stamp, Data::Book(levels), out);
                     self.follow_book(stamp, out);
+                } else {
+                    out.recycle(levels);
                 }
                 true
             }
         }
+    }
+
+    /// Another word of the venue says the same as the live book.
+    pub fn verified(&mut self, now: Time) {
+        self.last_verified = Some(now);
     }
 
     /// The ticker channel told the best prices. Only while they are not crossed are they shown.
@@ -446,43 +464,53 @@ impl Keeper {
         }
     }
 
-    fn apply(&mut self, changes: &Levels, prove: impl FnOnce(&Book) -> Result<(), Wrong>) -> Result<Levels, Wrong> {
-        let bids = self.apply_side(BookSide::Bid, &changes.bids)?;
-        let asks = self.apply_side(BookSide::Ask, &changes.asks)?;
+    fn apply(
+        &mut self,
+        changes: &Levels,
+        prove: impl FnOnce(&Book) -> Result<(), Wrong>,
+        out: &mut Out,
+    ) -> Result<Levels, Wrong> {
+        let bids = self.apply_side(BookSide::Bid, &changes.bids, out)?;
+        let asks = self.apply_side(BookSide::Ask, &changes.asks, out)?;
         prove(&self.book)?;
         uncrossed(&self.book)?;
         Ok(Levels { bids, asks, ..Levels::default() })
     }
 
     /// Applies one side's changes, cuts it to the depth, and returns what is different from before, best first.
-    fn apply_side(&mut self, side: BookSide, changes: &[Level]) -> Result<Vec<Level>, BookError> {
+    fn apply_side(&mut self, side: BookSide, changes: &[Level], out: &mut Out) -> Result<Vec<Level>, BookError> {
         self.touched.clear();
         for level in changes {
-            let before = self.book.size_at(side, level.price).unwrap_or(Decimal::ZERO);
-            if self.book.set(side, *level)? {
-                self.touched.push((level.price, before));
+            let before = self.book.exchange(side, *level)?;
+            if order(before, level.size).is_ne() {
+                let (price, after, place) = (level.price, level.size, self.touched.len());
+                self.touched.push(Touched { price, before, after, place });
             }
         }
         self.cut.clear();
         self.book.truncate(side, self.depth, &mut self.cut);
         for level in &self.cut {
-            // A level that came and fell below the depth in the same frame was never shown.
-            if !self.touched.iter().any(|(price, _)| *price == level.price) {
-                self.touched.push((level.price, Decimal::ONE));
-            }
+            // What it had before is not zero, unless it came in this frame: then that is said by its first place.
+            let (price, after, place) = (level.price, Decimal::ZERO, self.touched.len());
+            self.touched.push(Touched { price, before: Decimal::ONE, after, place });
         }
-        let order = |a: &(Decimal, Decimal), b: &(Decimal, Decimal)| match side {
-            BookSide::Bid => b.0.cmp(&a.0),
-            BookSide::Ask => a.0.cmp(&b.0),
+        let best_first = |a: &Touched, b: &Touched| match side {
+            BookSide::Bid => order(b.price, a.price),
+            BookSide::Ask => order(a.price, b.price),
         };
-        // Stable, so that of several changes of one price the first, with the size before the frame, comes first.
-        self.touched.sort_by(order);
-        self.touched.dedup_by_key(|(price, _)| *price);
-        let mut changed = Vec::with_capacity(self.touched.len());
-        for (price, before) in &self.touched {
-            let size = self.book.size_at(side, *price).unwrap_or(Decimal::ZERO);
-            if size != *before {
-                changed.push(Level { price: *price, size });
+        // Most venues send a side in order, one way or the other.
+        if self.touched.is_sorted_by(|a, b| best_first(a, b).is_gt()) {
+            self.touched.reverse();
+        } else if !self.touched.is_sorted_by(|a, b| best_first(a, b).is_le()) {
+            self.touched.sort_unstable_by(|a, b| best_first(a, b).then(a.place.cmp(&b.place)));
+        }
+        let mut changed = out.spare();
+        // Of several changes of one price, the first says what it was, and the last what it is.
+        for of_one in self.touched.chunk_by(|a, b| order(a.price, b.price).is_eq()) {
+            if let ([first, ..], [.., last]) = (of_one, of_one)
+                && order(first.before, last.after).is_ne()
+            {
+                changed.push(Level { price: last.price, size: last.after });
             }
         }
         Ok(changed)

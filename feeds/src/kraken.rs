@@ -2,19 +2,20 @@
 //!
 //! Every book frame carries a CRC-32 over its ten best levels, after the change and after truncation to the subscribed
 //! depth; a book whose checksum differs is subscribed anew, alone. The checksum is blind below ten levels, so deeper
-//! books are subscribed anew now and then even while it matches ([`REFRESH_EVERY_MS`]).
+//! books are subscribed anew now and then even while it matches ([`REFRESH_EVERY_MS`](crate::resync::REFRESH_EVERY_MS)).
 
+mod scan;
 mod wire;
 
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use hashbrown::HashMap;
-use ticker_market::{Book, Decimal, Integrity, Levels, Side, Time, Trade};
+use ticker_market::{Book, Decimal, Integrity, Side, Time, Trade};
 
-use self::wire::{Ack, BookFrame, Envelope, Instruments, SystemStatus, Ticker, WireTrade, levels};
-use crate::keeper::{QuoteSource, Stamp, Ways, Wrong};
-use crate::resync::RESYNC_ANSWER_MAX_MS;
+use self::wire::{Ack, BookFrame, Changes, Envelope, Instruments, SystemStatus, Ticker, WireTrade};
+use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
+use crate::resync::{RENEWAL_MAX_MS, RESYNC_ANSWER_MAX_MS, Refresh};
 use crate::roster::{Roster, Steps};
 use crate::wire::{is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
@@ -30,12 +31,6 @@ pub const DEPTHS: [usize; 5] = [10, 25, 100, 500, 1_000];
 
 /// Levels a side that the checksum covers.
 pub const CHECKSUM_LEVELS: usize = 10;
-
-/// Each live book deeper than [`CHECKSUM_LEVELS`] is subscribed anew so often, in milliseconds.
-pub const REFRESH_EVERY_MS: i64 = 15 * 60_000;
-
-/// A book that was unsubscribed by somebody counts as wrong if no snapshot comes for so many milliseconds.
-pub const RENEWAL_MAX_MS: i64 = 5_000;
 
 /// Symbols in one subscription.
 pub const SYMBOLS_PER_SUBSCRIPTION_MAX: usize = 200;
@@ -53,8 +48,7 @@ pub struct Kraken {
     pairs: HashMap<CompactString, Steps>,
     /// The matching engine's state, if it is not `online`.
     halt: Option<CompactString>,
-    refresh_at: Option<Time>,
-    refresh_next: usize,
+    refresh: Refresh,
 }
 
 impl Kraken {
@@ -65,8 +59,7 @@ impl Kraken {
             roster: Roster::new("kraken", ways, symbols),
             pairs: HashMap::new(),
             halt: None,
-            refresh_at: None,
-            refresh_next: 0,
+            refresh: Refresh::default(),
         }
     }
 
@@ -76,6 +69,12 @@ impl Kraken {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(update) = scan::update(bytes, out) {
+            self.take_book(conn, false, &update, recv, out);
+            out.recycle(update.levels);
+            self.resync_due(recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if envelope.channel.is_empty() {
             return self.answer(&envelope, recv, out);
@@ -100,29 +99,30 @@ impl Kraken {
 
     fn books(&mut self, conn: Conn, kind: &str, frames: &[BookFrame<'_>], recv: Time, out: &mut Out) {
         for frame in frames {
-            let Some(keeper) = self.roster.keep(&frame.symbol, || describe(&frame.symbol, &self.pairs), out) else {
-                continue;
-            };
-            if keeper.depth() == usize::MAX {
-                // A recording that begins after the acknowledgement.
-                let levels = frame.bids.len().max(frame.asks.len());
-                keeper.set_depth(DEPTHS.into_iter().find(|depth| *depth >= levels).unwrap_or(levels));
-            }
-            keeper.heard(conn, recv, out);
-            let stamp = Stamp { ts: Time::parse_rfc3339(&frame.timestamp), recv };
-            let changes = Levels { bids: levels(&frame.bids), asks: levels(&frame.asks), ..Levels::default() };
-            let prove = |book: &Book| prove(book, frame.checksum);
-            if kind == "snapshot" {
-                if self.halt.is_some() {
-                    keeper.halt(self.halt.as_deref(), recv, out);
-                }
-                keeper.snapshot(conn, changes, prove, stamp, out);
-                self.refresh_at.get_or_insert(recv.plus_millis(REFRESH_EVERY_MS));
-            } else if keeper.owner() == Some(conn) {
-                keeper.update(&changes, prove, stamp, out);
-            }
+            self.take_book(conn, kind == "snapshot", &frame.changes(), recv, out);
         }
         self.resync_due(recv, out);
+    }
+
+    fn take_book(&mut self, conn: Conn, is_snapshot: bool, frame: &Changes<'_>, recv: Time, out: &mut Out) {
+        let Some(keeper) = self.roster.keep(frame.symbol, || describe(frame.symbol, &self.pairs), out) else { return };
+        if keeper.depth() == usize::MAX {
+            // A recording that begins after the acknowledgement.
+            let levels = frame.levels.bids.len().max(frame.levels.asks.len());
+            keeper.set_depth(DEPTHS.into_iter().find(|depth| *depth >= levels).unwrap_or(levels));
+        }
+        keeper.heard(conn, recv, out);
+        let stamp = Stamp { ts: Time::parse_rfc3339(frame.timestamp), recv };
+        let prove = |book: &Book| prove(book, frame.checksum);
+        if is_snapshot {
+            if self.halt.is_some() {
+                keeper.halt(self.halt.as_deref(), recv, out);
+            }
+            keeper.snapshot(conn, frame.levels.clone(), prove, stamp, out);
+            self.refresh.begin(recv);
+        } else if keeper.owner() == Some(conn) {
+            keeper.update(&frame.levels, prove, stamp, out);
+        }
     }
 
     fn trades(&mut self, conn: Conn, kind: &str, mut trades: Vec<WireTrade<'_>>, recv: Time, out: &mut Out) {
@@ -221,36 +221,13 @@ impl Kraken {
 
     /// Subscribes anew the books that are due.
     fn resync_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            if keeper.is_live() {
-                let detail = "no snapshot after the book was unsubscribed".to_owned();
-                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(now), out);
-                if !keeper.resync.is_due(now) {
-                    continue;
-                }
-            }
-            keeper.resync.asked(now);
-            if let Some(conn) = keeper.owner() {
-                subscribe_anew(conn, &keeper.instrument().native, keeper.depth(), out);
-            }
-        }
+        self.roster.resync_due(now, out, subscribe_anew);
     }
 
     /// Subscribes anew one live book that is deeper than its checksum, in turn.
     fn refresh_due(&mut self, now: Time, out: &mut Out) {
-        if self.refresh_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let count = self.roster.len().max(1);
-        self.refresh_at = Some(now.plus_millis(REFRESH_EVERY_MS / i64::try_from(count).unwrap_or(i64::MAX)));
-        self.refresh_next = (self.refresh_next + 1) % count;
-        if let Some(keeper) = self.roster.at(self.refresh_next)
-            && keeper.is_live()
-            && keeper.depth() > CHECKSUM_LEVELS
-            && let Some(conn) = keeper.owner()
-        {
-            subscribe_anew(conn, &keeper.instrument().native, keeper.depth(), out);
-        }
+        let is_deeper = |keeper: &Keeper| keeper.depth() > CHECKSUM_LEVELS;
+        self.roster.refresh_due(&mut self.refresh, now, out, is_deeper, subscribe_anew);
     }
 }
 
@@ -322,7 +299,7 @@ impl Adapter for Kraken {
     }
 
     fn next_timer(&self) -> Option<Time> {
-        self.roster.next_resync().into_iter().chain(self.refresh_at).min()
+        self.roster.next_resync().into_iter().chain(self.refresh.at()).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
@@ -335,12 +312,13 @@ impl Adapter for Kraken {
     }
 
     fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
-        self.refresh_at = None;
+        self.refresh.end();
         self.roster.end(reason, now, out);
     }
 }
 
-fn subscribe_anew(conn: Conn, native: &str, depth: usize, out: &mut Out) {
+fn subscribe_anew(conn: Conn, keeper: &Keeper, out: &mut Out) {
+    let (native, depth) = (&keeper.instrument().native, keeper.depth());
     for method in ["unsubscribe", "subscribe"] {
         let text =
             format!(r#"{{"method":"{method}","params":{{"channel":"book","depth":{depth},"symbol":["{native}"]}}}}"#);
@@ -381,17 +359,23 @@ fn prove(book: &Book, expected: u32) -> Result<(), Wrong> {
 /// The venue's checksum (docs.kraken.com/api/docs/guides/spot-ws-book-v2): CRC-32 over the ten best asks, then the ten
 /// best bids, price and size of each without point and leading zeros.
 pub fn checksum(book: &Book) -> u32 {
-    let mut text = Vec::with_capacity(512);
+    let mut text = [0u8; 4 * CHECKSUM_LEVELS * DIGITS_MAX];
+    let mut length = 0;
     for level in book.asks().take(CHECKSUM_LEVELS).chain(book.bids().take(CHECKSUM_LEVELS)) {
-        push_digits(&mut text, level.price);
-        push_digits(&mut text, level.size);
+        for value in [level.price, level.size] {
+            length += put_digits(&mut text[length..], value);
+        }
     }
-    crc32fast::hash(&text)
+    crc32fast::hash(&text[..length])
 }
 
-/// The wire's digits without point and leading zeros are those of the mantissa, because the scale is the wire's.
-fn push_digits(text: &mut Vec<u8>, value: Decimal) {
-    let mut digits = [0u8; 39];
+/// Digits of a [`Decimal`], at most.
+const DIGITS_MAX: usize = 29;
+
+/// The wire's digits without point and leading zeros are those of the mantissa, because the scale is the wire's. Returns
+/// how many there are.
+fn put_digits(text: &mut [u8], value: Decimal) -> usize {
+    let mut digits = [0u8; DIGITS_MAX];
     let mut at = digits.len();
     let mut rest = value.mantissa().unsigned_abs();
     while rest > u128::from(u64::MAX) {
@@ -400,12 +384,20 @@ fn push_digits(text: &mut Vec<u8>, value: Decimal) {
         rest /= 10;
     }
     let mut rest = rest as u64;
-    while rest > 0 {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
+    // Two at a time: this is done for forty numbers with each frame.
+    while rest >= 10 {
+        at -= 2;
+        let pair = (rest % 100) as u8;
+        (digits[at], digits[at + 1]) = (b'0' + pair / 10, b'0' + pair % 10);
+        rest /= 100;
     }
-    text.extend_from_slice(&digits[at..]);
+    if rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + rest as u8;
+    }
+    let length = digits.len() - at;
+    text[..length].copy_from_slice(&digits[at..]);
+    length
 }
 
 #[cfg(test)]

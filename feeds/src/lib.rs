@@ -8,7 +8,7 @@
 //! [`coinbase_exchange`], [`deribit`], [`gateio`], [`gemini`], [`kraken`], [`kucoin`], [`okx`]; their wire forms beside
 //! them); [`synthetic`], a simulated market; [`recording`], the format of raw recordings; [`stand_in`], a venue's side of its
 //! protocol; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows from it, its status; [`depth`], differences and the snapshot
-//! that they continue; [`resync`], when to ask for a book again; [`trades`], which trades were seen; [`symbols`], names
+//! that they continue; [`resync`], when to ask for a book again; `scan`, the quick way through the frames that come most; [`trades`], which trades were seen; [`symbols`], names
 //! that need splitting; [`split`], several markets in one recording.
 //!
 //! Beside adapters there are [`archive`]s: files that hold market data by themselves ([`itch`], whose packets are read
@@ -17,6 +17,7 @@
 //! Deliberately absent: sockets, files, clocks, threads, JSON for users. Prices never pass through a float.
 
 pub mod archive;
+mod audit;
 pub mod binance;
 pub mod bitfinex;
 pub mod bitmex;
@@ -41,6 +42,7 @@ pub mod resync;
 #[cfg(test)]
 mod rig;
 mod roster;
+mod scan;
 mod sequence;
 pub mod split;
 pub mod stand_in;
@@ -55,7 +57,7 @@ pub use roster::{INSTRUMENTS_MAX, LISTED_MAX};
 use std::time::Duration;
 
 use hashbrown::HashSet;
-use ticker_market::{Channel, Data, Instrument, Kind, Time};
+use ticker_market::{Channel, Data, Instrument, Kind, Level, Levels, Time};
 
 /// Names a connection among those that an adapter was told of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -100,6 +102,8 @@ pub enum Fault {
     Checksum,
     /// A crossed book.
     Crossed,
+    /// A book that another word of the venue contradicts: a snapshot of it, or the best prices of the same moment.
+    Mismatch,
     /// The venue answered a request with an error.
     Refused,
 }
@@ -112,6 +116,7 @@ impl Fault {
             Fault::Gap => "gap",
             Fault::Checksum => "checksum",
             Fault::Crossed => "crossed",
+            Fault::Mismatch => "mismatch",
             Fault::Refused => "refused",
         }
     }
@@ -143,15 +148,45 @@ pub struct Out {
     pub commands: Vec<Command>,
     /// What was wrong.
     pub reports: Vec<Report>,
+    /// Books that were asked for again although nothing is known to be wrong with them ([`resync::Refresh`]).
+    pub refreshes: u32,
+    /// Empty vectors, for the levels of books that change: [`Out::recycle`] brings them back.
+    pub spares: Vec<Vec<Level>>,
 }
+
+/// Vectors of levels that [`Out`] keeps, at most.
+pub const SPARES_MAX: usize = 64;
+
+/// A vector with room for more levels than this is not kept: only snapshots are so large.
+pub const SPARE_LEVELS_MAX: usize = 4_096;
 
 impl Out {
     /// Forgets everything, and keeps the capacity.
     pub fn clear(&mut self) {
         self.instruments.clear();
-        self.updates.clear();
         self.commands.clear();
         self.reports.clear();
+        self.refreshes = 0;
+        while let Some(update) = self.updates.pop() {
+            if let Data::Book(levels) = update.data {
+                self.recycle(levels);
+            }
+        }
+    }
+
+    /// Takes the vectors of levels that are needed no more, so that the next change of a book allocates nothing.
+    pub fn recycle(&mut self, levels: Levels) {
+        for mut list in [levels.bids, levels.asks] {
+            if self.spares.len() < SPARES_MAX && (1..=SPARE_LEVELS_MAX).contains(&list.capacity()) {
+                list.clear();
+                self.spares.push(list);
+            }
+        }
+    }
+
+    /// An empty vector, with some capacity if there is one.
+    pub(crate) fn spare(&mut self) -> Vec<Level> {
+        self.spares.pop().unwrap_or_default()
     }
 }
 

@@ -194,6 +194,7 @@ impl Okx {
                     if !keeper.update(&diff.levels, prove, stamp, out) {
                         own.sync.reset();
                     }
+                    out.recycle(diff.levels);
                 }
                 Step::Buffered => {
                     if !keeper.is_live() && !own.in_band && !keeper.resync.is_asked() && !keeper.resync.is_due(recv) {
@@ -262,7 +263,7 @@ impl Okx {
         match own.sync.snapshot(id(Some(last))) {
             Ok(diffs) => {
                 let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
-                let mut whole = Book::new();
+                let mut whole = Book::without_sum();
                 let applied =
                     whole.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| whole.apply(&d.levels)));
                 let ts = diffs.last().map_or_else(|| millis(&book.ts), |d| d.ts);

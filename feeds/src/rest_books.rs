@@ -94,6 +94,7 @@ impl RestBooks {
                     if !keeper.update(&diff.levels, |_| Ok(()), Stamp { ts, recv }, out) {
                         sync.reset();
                     }
+                    out.recycle(diff.levels);
                 }
                 Step::Buffered => {
                     if !keeper.resync.is_asked() {
@@ -120,7 +121,7 @@ impl RestBooks {
         let conn = keeper.owner().unwrap_or(Conn(0));
         match sync.snapshot(id) {
             Ok(diffs) => {
-                let mut book = Book::new();
+                let mut book = Book::without_sum();
                 let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
                 let stamp = Stamp { ts: diffs.last().and_then(|d| d.ts), recv };
                 let live = match applied {

@@ -18,6 +18,46 @@ pub const RESYNC_ANSWER_MAX_MS: i64 = 15_000;
 /// After so many milliseconds without a resync, the next one is asked for at once.
 pub const RESYNC_CALM_MS: i64 = 120_000;
 
+/// Each live book that its venue's rule does not prove whole is asked for again so often, in milliseconds. Those of one
+/// adapter take turns, so that never two are asked for together.
+pub const REFRESH_EVERY_MS: i64 = 15 * 60_000;
+
+/// A live book that is asked for again counts as wrong if it does not come for so many milliseconds.
+pub const RENEWAL_MAX_MS: i64 = 5_000;
+
+/// When books that are not proven whole are asked for again, though nothing is known to be wrong with them.
+#[derive(Clone, Default, Debug)]
+pub struct Refresh {
+    at: Option<Time>,
+    turn: usize,
+}
+
+impl Refresh {
+    /// There is a live book.
+    pub fn begin(&mut self, now: Time) {
+        self.at.get_or_insert(now.plus_millis(REFRESH_EVERY_MS));
+    }
+
+    /// Nothing is to be asked for any more.
+    pub fn end(&mut self) {
+        self.at = None;
+    }
+
+    /// When somebody's turn comes.
+    pub fn at(&self) -> Option<Time> {
+        self.at
+    }
+
+    /// Whose turn it is among `books`, if it is time.
+    pub fn take(&mut self, books: usize, now: Time) -> Option<usize> {
+        self.at.filter(|at| *at <= now)?;
+        let books = books.max(1);
+        self.at = Some(now.plus_millis(REFRESH_EVERY_MS / i64::try_from(books).unwrap_or(i64::MAX)));
+        self.turn = (self.turn + 1) % books;
+        Some(self.turn)
+    }
+}
+
 /// The rate limit of one thing that can be resynced.
 #[derive(Clone, Default, Debug)]
 pub struct Resync {
@@ -151,6 +191,21 @@ mod tests {
         let later = now.plus_millis(RESYNC_CALM_MS * 2);
         resync.request(later);
         assert!(resync.is_due(later), "calm again");
+    }
+
+    #[test]
+    fn books_are_refreshed_in_turn() {
+        let mut refresh = Refresh::default();
+        assert_eq!((refresh.take(3, Time(0)), refresh.at()), (None, None));
+        refresh.begin(Time(0));
+        refresh.begin(Time(5));
+        let mut turns = Vec::new();
+        while turns.len() < 6 {
+            let at = refresh.at().expect("it goes on");
+            assert_eq!(refresh.take(3, at.plus_millis(-1)), None);
+            turns.push((at.millis() / 60_000, refresh.take(3, at).expect("due")));
+        }
+        assert_eq!(turns, [(15, 1), (20, 2), (25, 0), (30, 1), (35, 2), (40, 0)], "each every 15 minutes");
     }
 
     #[test]

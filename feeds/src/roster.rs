@@ -4,7 +4,8 @@ use compact_str::CompactString;
 use hashbrown::HashMap;
 use ticker_market::{Channel, Decimal, Instrument, Time, topic};
 
-use crate::keeper::{Keeper, Ways};
+use crate::keeper::{Keeper, Stamp, Ways, Wrong};
+use crate::resync::{RENEWAL_MAX_MS, Refresh};
 use crate::{Conn, Fault, Out, Report};
 
 /// Instruments that one adapter keeps at most; frames of others are passed over, and one report says so.
@@ -202,6 +203,43 @@ impl Roster {
     pub(crate) fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
         for keeper in &mut self.keepers {
             keeper.end(reason, now, out);
+        }
+    }
+
+    /// Asks, by `ask`, for the books that are due. A live one was asked for already, and did not come.
+    pub(crate) fn resync_due(&mut self, now: Time, out: &mut Out, mut ask: impl FnMut(Conn, &Keeper, &mut Out)) {
+        for keeper in self.keepers.iter_mut().filter(|k| k.resync.is_due(now)) {
+            if keeper.is_live() {
+                let detail = "the book was asked for again, and did not come".to_owned();
+                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(now), out);
+                if !keeper.resync.is_due(now) {
+                    continue;
+                }
+            }
+            keeper.resync.asked(now);
+            if let Some(conn) = keeper.owner() {
+                ask(conn, keeper, out);
+            }
+        }
+    }
+
+    /// Asks, by `ask`, for the live book whose turn it is, if it is among the `doubtful`: what is shown stays good for the
+    /// moment until it comes, but not for longer.
+    pub(crate) fn refresh_due(
+        &mut self,
+        refresh: &mut Refresh,
+        now: Time,
+        out: &mut Out,
+        doubtful: impl FnOnce(&Keeper) -> bool,
+        ask: impl FnOnce(Conn, &Keeper, &mut Out),
+    ) {
+        let Some(keeper) = refresh.take(self.keepers.len(), now).and_then(|turn| self.keepers.get_mut(turn)) else {
+            return;
+        };
+        if let Some(conn) = keeper.owner().filter(|_| keeper.is_live() && doubtful(keeper)) {
+            keeper.resync.expect(now.plus_millis(RENEWAL_MAX_MS));
+            out.refreshes += 1;
+            ask(conn, keeper, out);
         }
     }
 

@@ -29,8 +29,47 @@ pub(super) struct Head<'a> {
     pub(super) e: Cow<'a, str>,
 }
 
+/// A frame of a stream that we read.
+#[derive(Debug)]
+pub(super) enum Frame<'a> {
+    Depth(DepthUpdate<'a>),
+    Ticker(BookTicker<'a>),
+    Trade(WireTrade<'a>),
+    Aggregate(AggTrade<'a>),
+}
+
+/// What a frame is.
+pub(super) enum Parsed<'a> {
+    Frame(Frame<'a>),
+    /// An answer, a notice, or a frame of a stream that we do not read: with its payload.
+    Other(Envelope<'a>, &'a str),
+}
+
+/// Reads any frame.
+pub(super) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, serde_json::Error> {
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
+    let payload = match envelope.data {
+        Some(data) => data.get(),
+        None => serde_json::from_slice::<&RawValue>(bytes)?.get(),
+    };
+    let stream = envelope.stream.split_once('@').map_or("", |(_, stream)| stream);
+    Ok(Parsed::Frame(match (stream, &*envelope.e) {
+        (stream, _) if is_depth(stream) => Frame::Depth(serde_json::from_str(payload)?),
+        ("", "depthUpdate") => Frame::Depth(serde_json::from_str(payload)?),
+        ("bookTicker", _) => Frame::Ticker(serde_json::from_str(payload)?),
+        ("trade", _) | ("", "trade") => Frame::Trade(serde_json::from_str(payload)?),
+        ("aggTrade", _) | ("", "aggTrade") => Frame::Aggregate(serde_json::from_str(payload)?),
+        _ => return Ok(Parsed::Other(envelope, payload)),
+    }))
+}
+
+/// Is this the part of a stream's name behind the symbol's for differences of a book?
+pub(super) fn is_depth(stream: &str) -> bool {
+    matches!(stream, "depth" | "depth@100ms" | "depth@0ms" | "depth@250ms" | "depth@500ms")
+}
+
 /// `<symbol>@depth@100ms`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct DepthUpdate<'a> {
     #[serde(rename = "E")]
     pub(super) event_ms: i64,
@@ -50,7 +89,7 @@ pub(super) struct DepthUpdate<'a> {
 }
 
 /// `<symbol>@bookTicker`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct BookTicker<'a> {
     pub(super) u: u64,
     #[serde(borrow)]
@@ -69,7 +108,7 @@ pub(super) struct BookTicker<'a> {
 }
 
 /// `<symbol>@trade`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct WireTrade<'a> {
     #[serde(borrow)]
     pub(super) s: Cow<'a, str>,
@@ -82,7 +121,7 @@ pub(super) struct WireTrade<'a> {
     pub(super) m: bool,
     /// What kind of trade it is; on the futures markets alone.
     #[serde(borrow, rename = "X", default)]
-    kind: Option<Cow<'a, str>>,
+    pub(super) kind: Option<Cow<'a, str>>,
 }
 
 impl WireTrade<'_> {
@@ -94,7 +133,7 @@ impl WireTrade<'_> {
 }
 
 /// `<symbol>@aggTrade`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct AggTrade<'a> {
     #[serde(borrow)]
     pub(super) s: Cow<'a, str>,

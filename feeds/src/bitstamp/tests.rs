@@ -158,3 +158,27 @@ fn the_chain_of_orders_is_verified() {
     }
     assert_eq!(rig.out.reports.len(), 0);
 }
+
+#[test]
+fn a_live_book_is_held_against_a_snapshot_now_and_then() {
+    let mut rig = rig();
+    play(&mut rig, 0..4);
+    rig.response(SNAPSHOT_URL, SNAPSHOT);
+    let begun = rig.now;
+    rig.wait();
+    assert_eq!((rig.asked(), rig.out.refreshes), (vec![format!("fetch {SNAPSHOT_URL}")], 1));
+    assert!(rig.now.since(begun) > (crate::resync::REFRESH_EVERY_MS - 1_000) * 1_000_000, "not at once");
+    // Of a moment from before: it says nothing.
+    assert!(rig.response(SNAPSHOT_URL, SNAPSHOT).is_empty());
+    let same = SNAPSHOT.replace("000200", "000300");
+    rig.wait();
+    let (live, told) = (rig.book("BTC-USD").cloned(), rig.response(SNAPSHOT_URL, &same));
+    assert!(told.iter().any(|t| t == "BTC-USD book invalid mismatch"), "without the last difference: {told:?}");
+    assert_eq!((rig.faults(), rig.book("BTC-USD")), (vec!["mismatch"], None));
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")], "and the book is fetched");
+    let told = rig.response(SNAPSHOT_URL, &same);
+    assert_eq!(told[0], "BTC-USD book snapshot 2/1");
+    rig.wait();
+    assert!(rig.response(SNAPSHOT_URL, &same).is_empty(), "now they are the same");
+    assert!(rig.faults().is_empty() && rig.book("BTC-USD") != live.as_ref());
+}

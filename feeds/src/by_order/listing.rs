@@ -114,9 +114,11 @@ impl Listing {
         self.crossed = None;
         self.last_verified = Some(stamp.recv);
         if self.shown {
-            let levels = self.changes(books, book);
+            let levels = self.changes(books, book, out);
             if !levels.bids.is_empty() || !levels.asks.is_empty() {
                 self.push(Channel::Book, Kind::Update, stamp, Data::Book(levels), out);
+            } else {
+                out.recycle(levels);
             }
         } else {
             self.shown = true;
@@ -253,7 +255,7 @@ impl Listing {
     }
 
     /// The touched prices whose size is another than before, best first.
-    fn changes(&mut self, books: &OrderBooks, book: u32) -> Levels {
+    fn changes(&mut self, books: &OrderBooks, book: u32, out: &mut Out) -> Levels {
         if self.touched.len() > 1 {
             // Stable: of several changes of one price the first has the size before them all.
             self.touched.sort_by_key(|&(side, price, _)| match side {
@@ -262,7 +264,7 @@ impl Listing {
             });
             self.touched.dedup_by_key(|&mut (side, price, _)| (side, price));
         }
-        let mut levels = Levels::default();
+        let mut levels = Levels { bids: out.spare(), asks: out.spare(), ..Levels::default() };
         for &(side, price, before) in &self.touched {
             let size = books.size_at(book, side, price);
             if size != before {

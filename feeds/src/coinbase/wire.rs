@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use ticker_market::{Level, Levels};
 
 use crate::wire::{MaybeQuoted, Quoted};
 
@@ -33,6 +34,20 @@ pub(super) struct BookEvent<'a> {
     pub(super) product_id: Cow<'a, str>,
     #[serde(default)]
     pub(super) updates: Vec<BookChange>,
+}
+
+impl BookEvent<'_> {
+    pub(super) fn levels(&self) -> Levels {
+        let mut levels = Levels::default();
+        for change in &self.updates {
+            let level = Level { price: change.price_level.0, size: change.new_quantity.0 };
+            match change.side {
+                BookSide::Bid => levels.bids.push(level),
+                BookSide::Offer => levels.asks.push(level),
+            }
+        }
+        levels
+    }
 }
 
 #[derive(Deserialize)]

@@ -130,3 +130,21 @@ fn after_what_cannot_be_read_the_books_are_asked_for_again() {
     assert_eq!(rig.faults(), ["undecodable"]);
     assert_eq!(rig.asked(), resubscribed());
 }
+
+#[test]
+fn a_book_that_nothing_proves_is_asked_for_now_and_then() {
+    let mut rig = rig();
+    play(&mut rig, 0..6);
+    let begun = rig.now;
+    rig.wait();
+    assert!(rig.now.since(begun) > (crate::resync::REFRESH_EVERY_MS - 1_000) * 1_000_000, "not at once");
+    assert_eq!((rig.asked(), rig.out.refreshes), (resubscribed().to_vec(), 1));
+    assert!(rig.book("BTC-USD").is_some(), "what is shown stays until the new one is there");
+    let snapshot = frames(SESSION).into_iter().find(|f| f.contains(r#""type":"snapshot""#)).expect("one");
+    assert!(rig.frame(1, snapshot)[0].contains("book snapshot"));
+    rig.wait();
+    assert_eq!((rig.asked(), rig.faults()), (resubscribed().to_vec(), vec![]));
+    rig.wait();
+    assert_eq!(rig.faults(), ["gap"], "this one did not come");
+    assert!(rig.book("BTC-USD").is_none());
+}

@@ -1,3 +1,5 @@
+use ticker_market::Levels;
+
 use super::*;
 use crate::rig::{Rig, frames};
 

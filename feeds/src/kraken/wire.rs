@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use ticker_market::Level;
+use ticker_market::{Level, Levels};
 
 use crate::wire::Number;
 
@@ -63,8 +63,25 @@ pub(super) struct WireLevel {
     qty: Number,
 }
 
-pub(super) fn levels(list: &[WireLevel]) -> Vec<Level> {
-    list.iter().map(|l| Level { price: l.price.0, size: l.qty.0 }).collect()
+/// What a book's frame says.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    pub(super) symbol: &'a str,
+    pub(super) levels: Levels,
+    pub(super) checksum: u32,
+    pub(super) timestamp: &'a str,
+}
+
+impl BookFrame<'_> {
+    pub(super) fn changes(&self) -> Changes<'_> {
+        let list = |list: &[WireLevel]| list.iter().map(|l| Level { price: l.price.0, size: l.qty.0 }).collect();
+        Changes {
+            symbol: &self.symbol,
+            levels: Levels { bids: list(&self.bids), asks: list(&self.asks), ..Levels::default() },
+            checksum: self.checksum,
+            timestamp: &self.timestamp,
+        }
+    }
 }
 
 #[derive(Deserialize)]

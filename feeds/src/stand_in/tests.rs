@@ -230,7 +230,9 @@ fn each_fault_is_noticed_by_its_cause_and_mended() {
     for (venue, injection, cause) in [
         ("kraken", "drop:500", Some("checksum")),
         ("kraken", "double:500", None),
+        ("kraken", "reorder:500", Some("checksum")),
         ("kraken", "corrupt:500", Some("undecodable")),
+        ("kraken", "alter:500", Some("checksum")),
         ("kraken", "disconnect:500", None),
         ("kraken", "stall:500", None),
         ("coinbase", "drop:500", Some("gap")),
@@ -241,16 +243,22 @@ fn each_fault_is_noticed_by_its_cause_and_mended() {
         ("coinbase", "stall:500", None),
         ("binance", "drop:500", Some("gap")),
         ("binance", "double:500", None),
+        ("binance", "reorder:500", Some("gap")),
         ("binance", "corrupt:500", Some("undecodable")),
         ("binance", "disconnect:500", None),
         ("binance", "stall:500", None),
     ] {
         let kind = injection.split(':').next().expect("a kind");
-        // Of four frames in a row one is a book's.
-        let four: Vec<String> = (500..504).map(|at| format!("{kind}:{at}")).collect();
-        let many: Vec<&str> = four.iter().map(String::as_str).collect();
-        let one = [injection];
-        let stage = play(venue, if matches!(kind, "drop" | "corrupt") { &many } else { &one });
+        // Of four frames in a row one is a book's; of the digits of twenty one is proven.
+        let count = match kind {
+            "drop" | "corrupt" => 4,
+            "alter" | "reorder" => 20,
+            _ => 1,
+        };
+        // Of several in a row only the last would come late.
+        let step = if kind == "reorder" { 2 } else { 1 };
+        let all: Vec<String> = (0..count).map(|i| format!("{kind}:{}", 500 + i * step)).collect();
+        let stage = play(venue, &all.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(stage.stand_in.counts().1[kind] > 0, "{venue} {injection}");
         if let Some(cause) = cause {
             assert!(stage.reader.causes.contains(cause), "{venue} {injection}: {:?}", stage.reader.causes);

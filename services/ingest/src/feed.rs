@@ -12,7 +12,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use ticker_feeds::{Out, Update};
-use ticker_market::{Channel, Event, Instrument, Time, Topic};
+use ticker_market::{Channel, Data, Event, Instrument, Time, Topic};
 use ticker_proto::{convert, v1};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -144,12 +144,18 @@ impl Feed {
             self.define(number, &instrument);
         }
         let mut events = 0;
-        for update in out.updates.drain(..) {
-            events += usize::from(self.encode(update));
+        let mut updates = std::mem::take(&mut out.updates);
+        for update in updates.drain(..) {
+            let (encoded, data) = self.encode(update);
+            events += usize::from(encoded);
+            if let Data::Book(levels) = data {
+                out.recycle(levels);
+            }
             if events >= BUNDLE_EVENTS_MAX || self.buffer.len() >= BUNDLE_BYTES_MAX {
                 self.hand_in(std::mem::take(&mut events)).await?;
             }
         }
+        out.updates = updates;
         if events > 0 || !self.buffer.is_empty() { self.hand_in(events).await } else { Ok(()) }
     }
 
@@ -193,11 +199,12 @@ impl Feed {
         self.append_request();
     }
 
-    /// Encodes an event behind those before it. False if its instrument has no number: it is then counted as dropped.
-    fn encode(&mut self, update: Update) -> bool {
+    /// Encodes an event behind those before it, and gives back what it carried. False if its instrument has no number:
+    /// it is then counted as dropped.
+    fn encode(&mut self, update: Update) -> (bool, Data) {
         let Some(instrument) = self.numbers.get(update.instrument as usize).copied().flatten() else {
             self.dropped.increment(1);
-            return false;
+            return (false, update.data);
         };
         let channel = update.channel.as_str().to_owned();
         let event = Event {
@@ -210,10 +217,10 @@ impl Feed {
             published: Time(0),
             data: update.data,
         };
-        let event = Some(convert::event_to_wire(&event));
-        self.request.events.push(v1::NewEvent { instrument, channel, event });
+        let wire = Some(convert::event_to_wire(&event));
+        self.request.events.push(v1::NewEvent { instrument, channel, event: wire });
         self.append_request();
-        true
+        (true, event.data)
     }
 
     fn append_request(&mut self) {
