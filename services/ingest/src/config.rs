@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use ticker_market::Time;
@@ -59,6 +60,45 @@ pub struct VenueConfig {
     pub websocket_url: Option<String>,
     /// Another REST server than the venue's own (`http://127.0.0.1:9998`): replaces scheme and authority.
     pub rest_url: Option<String>,
+    /// How its connections are looked after.
+    pub connection: ConnectionConfig,
+}
+
+/// When a connection is replaced because of its age, the old one goes on so long beside the new one: snapshots of all
+/// its books are there by then.
+const HANDOVER: Duration = Duration::from_secs(20);
+
+/// A channel that was heard before and is silent for so long counts as mute, unless it was silent for longer before: in
+/// the recordings a healthy pair was silent for 25.8 seconds.
+const CHANNEL_SILENT_AFTER: Duration = Duration::from_secs(120);
+
+/// What may be set for a venue's connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionConfig {
+    /// A connection of this age is replaced, in milliseconds: the new one is open, and has its snapshots, before the old
+    /// one goes. Unset: shortly before the venue would cut it, where it says when.
+    pub age_max_ms: Option<u64>,
+    /// How long old and new deliver side by side, in milliseconds. Unset: 20,000.
+    pub handover_ms: Option<u64>,
+    /// A connection is replaced likewise if one of its channels (quotes, trades, books; all instruments together) is silent
+    /// for so long while others are heard, in milliseconds. After a silence that was none of the venue's doing it takes
+    /// four times as long. Unset: 120,000.
+    pub channel_silence_ms: Option<u64>,
+}
+
+impl ConnectionConfig {
+    pub(crate) fn age_max(&self, of_venue: Option<Duration>) -> Option<Duration> {
+        self.age_max_ms.map(Duration::from_millis).or(of_venue)
+    }
+
+    pub(crate) fn handover(&self) -> Duration {
+        self.handover_ms.map_or(HANDOVER, Duration::from_millis)
+    }
+
+    pub(crate) fn channel_silent_after(&self) -> Duration {
+        self.channel_silence_ms.map_or(CHANNEL_SILENT_AFTER, Duration::from_millis)
+    }
 }
 
 /// The simulated market.

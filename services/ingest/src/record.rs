@@ -10,7 +10,7 @@ mod file;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ticker_feeds::Conn;
@@ -25,9 +25,9 @@ use self::file::{RecordFile, Rotation};
 use crate::IngestError;
 use crate::config::{Config, VenueConfig};
 use crate::feed::{Intake, Numbers};
-use crate::progress::{Progress, SourceKind};
+use crate::progress::Progress;
 use crate::service::live_venue;
-use crate::venue::{Venue, VenuesHealth, fetch, now};
+use crate::venue::{VenuesHealth, fetch, now};
 
 /// Lines that wait are written early when they have so many bytes.
 const FLUSH_BYTES: usize = 8 << 20;
@@ -103,13 +103,10 @@ impl Recorder {
         let mut running = JoinSet::new();
         for name in &config.venues {
             let live = live_venue(name, &ingest)?;
-            let adapter = ticker_feeds::adapter(name, &live.symbols);
-            let adapter = adapter.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
-            let source = progress.source(name, SourceKind::Venue);
-            let feed = intake.feed(source.clone());
-            let venue = Venue::new(adapter, live.servers, tls.clone(), feed, source, venues_health.clone());
             let tap = Tap::open(&config, name)?;
-            running.spawn(venue.recorded(tap).run(drain.clone()));
+            for (number, venue) in (1..).zip(live.connections(&progress, &intake, &tls, &venues_health)?) {
+                running.spawn(venue.recorded(tap.of_connection(number)).run(drain.clone()));
+            }
         }
         drop(intake);
         let mut failed = None;
@@ -129,16 +126,36 @@ impl Recorder {
 /// A flush gives everything back, and how it went.
 type Flushed = (RecordFile, Vec<u8>, std::io::Result<()>);
 
-/// Writes down what a venue's sockets carry.
+/// Writes down what a venue's sockets carry: several connections into one file, in the order in which it came.
 #[derive(Debug)]
 pub(crate) struct Tap {
+    shared: Arc<Shared>,
+    /// Which of the venue's connections, from 1.
+    number: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    writer: tokio::sync::Mutex<Writer>,
+    every: Duration,
+}
+
+/// What waits for the next flush.
+#[derive(Debug)]
+struct Waiting {
+    lines: Vec<u8>,
+    flush_at: Instant,
+}
+
+#[derive(Debug)]
+struct Writer {
     folder: PathBuf,
     /// `None` while a flush has it.
     file: Option<RecordFile>,
     flushing: Option<JoinHandle<Flushed>>,
-    lines: Vec<u8>,
-    every: Duration,
-    flush_at: Instant,
+    /// Empty, with its capacity.
+    spare: Vec<u8>,
 }
 
 impl Tap {
@@ -147,89 +164,116 @@ impl Tap {
         let file = RecordFile::resume(&config.folder, venue, rotation, now());
         let file = file.map_err(|why| unwritable(&config.folder, &why))?;
         let (every, flush_at) = (config.flush_every, Instant::now() + config.flush_every);
-        Ok(Self { folder: config.folder.clone(), file: Some(file), flushing: None, lines: Vec::new(), every, flush_at })
+        let waiting = Mutex::new(Waiting { lines: Vec::new(), flush_at });
+        let writer = Writer { folder: config.folder.clone(), file: Some(file), flushing: None, spare: Vec::new() };
+        Ok(Self { shared: Arc::new(Shared { waiting, writer: writer.into(), every }), number: 1 })
+    }
+
+    /// For another connection to the same venue.
+    fn of_connection(&self, number: u32) -> Self {
+        Self { shared: Arc::clone(&self.shared), number }
     }
 
     pub(crate) fn connect(&mut self, conn: Conn, url: &str, at: Time) {
-        self.write(&Line::Connect { ts: Some(at), conn: name(conn), url: url.into() });
+        self.write(&Line::Connect { ts: Some(at), conn: self.name(conn), url: url.into() });
     }
 
     pub(crate) fn disconnect(&mut self, conn: Conn, reason: &str, at: Time) {
-        self.write(&Line::Disconnect { ts: Some(at), conn: name(conn), reason: Some(reason.into()) });
+        self.write(&Line::Disconnect { ts: Some(at), conn: self.name(conn), reason: Some(reason.into()) });
     }
 
     pub(crate) fn send(&mut self, conn: Conn, text: &str, at: Time) {
-        self.write(&Line::Send { ts: Some(at), conn: name(conn), data: Payload::Text(text.into()) });
+        self.write(&Line::Send { ts: Some(at), conn: self.name(conn), data: Payload::Text(text.into()) });
     }
 
     pub(crate) fn recv(&mut self, conn: Conn, bytes: &[u8], at: Time) {
-        self.write(&Line::Recv { ts: Some(at), conn: name(conn), data: payload(bytes) });
+        self.write(&Line::Recv { ts: Some(at), conn: self.name(conn), data: payload(bytes) });
     }
 
     pub(crate) fn http(&mut self, url: &str, body: &[u8], at: Time) {
         self.write(&Line::Http { ts: Some(at), conn: "http".into(), url: url.into(), data: payload(body) });
     }
 
-    fn write(&mut self, line: &Line<'_>) {
-        line.write(&mut self.lines);
+    fn write(&self, line: &Line<'_>) {
+        line.write(&mut self.waiting().lines);
+    }
+
+    /// A connection's name in the file. They begin at 0 with each recorder, which first ends those of the one before.
+    fn name(&self, conn: Conn) -> Cow<'static, str> {
+        Cow::Owned(match self.number {
+            1 => format!("ws{}", conn.0),
+            number => format!("ws{number}.{}", conn.0),
+        })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Whole lines are written under it, by code that does not panic.
+        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When [`Tap::flush_due`] has something to do.
     pub(crate) fn flush_at(&self) -> Instant {
-        self.flush_at
+        self.waiting().flush_at
     }
 
     /// Has what is due written to the disk, and goes on; waits only where too much would come together.
     pub(crate) async fn flush_due(&mut self) -> Result<(), IngestError> {
-        let is_full = self.lines.len() >= FLUSH_BYTES;
-        if !is_full && Instant::now() < self.flush_at {
-            return Ok(());
+        let is_full = {
+            let waiting = self.waiting();
+            let is_full = waiting.lines.len() >= FLUSH_BYTES;
+            if !is_full && Instant::now() < waiting.flush_at {
+                return Ok(());
+            }
+            is_full
+        };
+        let mut writer = self.shared.writer.lock().await;
+        if is_full || writer.flushing.as_ref().is_some_and(JoinHandle::is_finished) {
+            writer.flushed().await?;
         }
-        self.flush_at = Instant::now() + self.every;
-        if is_full || self.flushing.as_ref().is_some_and(JoinHandle::is_finished) {
-            self.flushed().await?;
-        }
-        if !self.lines.is_empty()
-            && let Some(mut file) = self.file.take()
-        {
-            let lines = std::mem::take(&mut self.lines);
-            self.flushing = Some(tokio::task::spawn_blocking(move || {
-                let written = file.append(&lines, now());
-                (file, lines, written)
-            }));
-        }
+        let spare = std::mem::take(&mut writer.spare);
+        let (lines, file) = {
+            let mut waiting = self.waiting();
+            waiting.flush_at = Instant::now() + self.shared.every;
+            let file = if waiting.lines.is_empty() { None } else { writer.file.take() };
+            match file {
+                Some(file) => (std::mem::replace(&mut waiting.lines, spare), file),
+                None => {
+                    writer.spare = spare;
+                    return Ok(());
+                }
+            }
+        };
+        writer.flushing = Some(tokio::task::spawn_blocking(move || {
+            let mut file = file;
+            let written = file.append(&lines, now());
+            (file, lines, written)
+        }));
         Ok(())
     }
 
     /// Writes everything to the disk, and waits for it.
     pub(crate) async fn flush(&mut self) -> Result<(), IngestError> {
-        self.flushed().await?;
-        self.flush_at = Instant::now();
+        self.shared.writer.lock().await.flushed().await?;
+        self.waiting().flush_at = Instant::now();
         self.flush_due().await?;
-        self.flushed().await
+        self.shared.writer.lock().await.flushed().await
     }
+}
 
+impl Writer {
     /// Waits until the flush that is under way has ended.
     async fn flushed(&mut self) -> Result<(), IngestError> {
         let Some(flushing) = self.flushing.take() else { return Ok(()) };
         let (file, mut lines, written) = flushing.await.map_err(|why| unwritable(&self.folder, &why))?;
         self.file = Some(file);
-        if self.lines.is_empty() {
-            // It keeps its capacity.
-            lines.clear();
-            self.lines = lines;
-        }
+        lines.clear();
+        self.spare = lines;
         written.map_err(|why| unwritable(&self.folder, &why))
     }
 }
 
 fn unwritable(folder: &std::path::Path, why: &dyn std::error::Error) -> IngestError {
     IngestError::Unwritable { path: folder.to_owned(), why: why.to_string() }
-}
-
-/// A connection's name in the file. They begin at 0 with each recorder, which first ends those of the one before.
-fn name(conn: Conn) -> Cow<'static, str> {
-    Cow::Owned(format!("ws{}", conn.0))
 }
 
 /// Text where it is text: a binary frame that holds text decodes the same.

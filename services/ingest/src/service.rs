@@ -1,5 +1,6 @@
 //! Runs the sources and the publisher.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -8,12 +9,14 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::config::{Config, default_symbols};
+use crate::config::{Config, ConnectionConfig, default_symbols};
+use crate::feed::Intake;
 use crate::progress::{Progress, SourceKind};
 use crate::publisher::Publisher;
 use crate::replay::archives::{self, ArchiveGroup};
 use crate::replay::files::Group;
 use crate::replay::{How, Replay};
+use crate::venue::care::Turns;
 use crate::venue::{Servers, Venue, VenuesHealth, fetch};
 use crate::{IngestError, publisher, synthetic, venue};
 
@@ -26,8 +29,8 @@ const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// A connection to the fanout stands after so long, or the try failed.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// Where one venue's symbols need several connections, they begin so far apart: Bitfinex allows 20 a minute for each
-/// address, Binance one a second.
+/// Where one venue's symbols need several connections, two tries are so far apart, also when all were lost together:
+/// Bitfinex allows 20 a minute for each address, Binance one a second.
 const CONNECTIONS_APART: Duration = Duration::from_secs(3);
 
 /// How often an idle connection to the fanout is proven, and how long the proof may take.
@@ -48,6 +51,32 @@ pub(crate) struct LiveVenue {
     name: String,
     pub(crate) symbols: Vec<String>,
     pub(crate) servers: Servers,
+    pub(crate) connection: ConnectionConfig,
+}
+
+impl LiveVenue {
+    /// What runs it: as many connections as its symbols need, which begin apart.
+    pub(crate) fn connections(
+        self,
+        progress: &Progress,
+        intake: &Intake,
+        tls: &Arc<rustls::ClientConfig>,
+        health: &Arc<VenuesHealth>,
+    ) -> Result<Vec<Venue>, IngestError> {
+        let Self { name, symbols, servers, connection } = self;
+        let adapters = ticker_feeds::adapters(&name, &symbols);
+        let adapters = adapters.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
+        let turns = Arc::new(Turns::new(if adapters.len() > 1 { CONNECTIONS_APART } else { Duration::ZERO }));
+        let run = |(number, adapter)| {
+            let name = if number == 1 { name.clone() } else { format!("{name}-{number}") };
+            let source = progress.source(&name, SourceKind::Venue);
+            let feed = intake.feed(source.clone());
+            Venue::new(adapter, servers.clone(), tls.clone(), feed, source, health.clone())
+                .configured(connection)
+                .in_turn(Arc::clone(&turns))
+        };
+        Ok((1..).zip(adapters).map(run).collect())
+    }
 }
 
 impl Ingest {
@@ -98,24 +127,16 @@ impl Ingest {
         }
         if !venues.is_empty() {
             let tls = fetch::tls()?;
-            let venues_health = std::sync::Arc::new(VenuesHealth::new(health.component("venues")));
-            for LiveVenue { name, symbols, servers } in venues {
-                let adapters = ticker_feeds::adapters(&name, &symbols);
-                let adapters = adapters.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
-                for (number, adapter) in (1..).zip(adapters) {
-                    let name = if number == 1 { name.clone() } else { format!("{name}-{number}") };
-                    let source = progress.source(&name, SourceKind::Venue);
-                    let feed = intake.feed(source.clone());
-                    let venue = Venue::new(adapter, servers.clone(), tls.clone(), feed, source, venues_health.clone())
-                        .begin_after(CONNECTIONS_APART * (number - 1));
-                    let drain = drain.clone();
-                    sources.spawn(venue.run(drain));
+            let venues_health = Arc::new(VenuesHealth::new(health.component("venues")));
+            for live in venues {
+                for venue in live.connections(&progress, &intake, &tls, &venues_health)? {
+                    sources.spawn(venue.run(drain.clone()));
                 }
             }
         }
         // The queue ends when the last source has.
         drop(intake);
-        let publisher = std::sync::Arc::new(publisher);
+        let publisher = Arc::new(publisher);
         let mut publishing = {
             let publisher = publisher.clone();
             tokio::spawn(async move { publisher.run(fanout).await })
@@ -177,7 +198,8 @@ pub(crate) fn live_venue(name: &str, config: &Config) -> Result<LiveVenue, Inges
         rest: server("rest_url", particular.rest_url, ["http", "https"])?,
     };
     let symbols = if particular.symbols.is_empty() { default_symbols(name) } else { particular.symbols };
-    Ok(LiveVenue { name: name.to_owned(), symbols, servers })
+    let connection = particular.connection;
+    Ok(LiveVenue { name: name.to_owned(), symbols, servers, connection })
 }
 
 /// [`Ingest::new`] and [`Ingest::run`] in one, for whoever does not show the progress.

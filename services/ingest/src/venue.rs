@@ -3,6 +3,7 @@
 //! One task for each venue. While it waits for room at the publisher it does not read, so a fanout that is away stops
 //! the venue's socket, by TCP, and nothing grows.
 
+pub(crate) mod care;
 pub(crate) mod fetch;
 mod link;
 pub(crate) mod meters;
@@ -19,16 +20,18 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use http::Uri;
 use rustls::ClientConfig;
-use ticker_feeds::{Adapter, Command, Conn, Out, Report};
+use ticker_feeds::{Adapter, Command, Conn, Out, Report, Rules};
 use ticker_market::Time;
 use ticker_runtime::{Component, Drain, clock};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use self::care::{Silences, Skew, Turns};
 use self::fetch::{FetchError, Fetcher};
 use self::link::{Link, Socket, next_message};
 use self::meters::Meters;
 use crate::backoff::Backoff;
+use crate::config::ConnectionConfig;
 use crate::error::told;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
@@ -44,9 +47,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// A connection that held so long was a good one: the next try is a first one again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-
-/// When a connection is replaced because of its age, the old one goes on so long beside the new one.
-const HANDOVER: Duration = Duration::from_secs(20);
 
 /// REST requests under way at a time.
 const FETCHES_MAX: usize = 8;
@@ -99,8 +99,11 @@ enum Made {
 
 pub(crate) struct Venue {
     adapter: Box<dyn Adapter>,
+    /// The adapter's, as they were when it connected last: to ask with each frame would cost more than to decode it.
+    rules: Rules,
     name: String,
     servers: Servers,
+    config: ConnectionConfig,
     tls: Arc<ClientConfig>,
     feed: Feed,
     progress: Arc<progress::Source>,
@@ -115,7 +118,9 @@ pub(crate) struct Venue {
     fetches: VecDeque<String>,
     backoff: Backoff,
     conns: u32,
-    begin_after: Duration,
+    turns: Arc<Turns>,
+    silences: Silences,
+    skew: Skew,
     /// Writes down what the sockets carry, where somebody records.
     tap: Option<Tap>,
     out: Out,
@@ -141,9 +146,13 @@ impl Venue {
             fetches: VecDeque::new(),
             backoff: Backoff::new(BACKOFF_FLOOR, BACKOFF_FIRST, BACKOFF_MAX),
             conns: 0,
-            begin_after: Duration::ZERO,
+            turns: Arc::new(Turns::new(Duration::ZERO)),
+            silences: Silences::default(),
+            skew: Skew::new(Instant::now()),
             tap: None,
             out: Out::default(),
+            rules: adapter.rules(),
+            config: ConnectionConfig::default(),
             adapter,
             name,
             servers,
@@ -154,9 +163,15 @@ impl Venue {
         }
     }
 
-    /// Begins so much later than it is told to run.
-    pub(crate) fn begin_after(mut self, wait: Duration) -> Self {
-        self.begin_after = wait;
+    /// With its connections looked after in this way.
+    pub(crate) fn configured(mut self, config: ConnectionConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Connects in turn with others.
+    pub(crate) fn in_turn(mut self, turns: Arc<Turns>) -> Self {
+        self.turns = turns;
         self
     }
 
@@ -169,12 +184,13 @@ impl Venue {
     /// Runs until the drain begins, or until what is recorded cannot be written.
     pub(crate) async fn run(mut self, drain: Drain) -> Result<(), IngestError> {
         self.meters.connected.set(0.0);
+        let turn = self.turns.take(Instant::now());
         tokio::select! {
             () = drain.started() => return Ok(()),
-            () = async { sleep(self.begin_after).await; self.list().await } => {}
+            () = async { sleep_until(turn).await; self.list().await } => {}
         }
         if self.settle().await.is_ok() {
-            self.connect(Duration::ZERO);
+            self.connect_at(Instant::now());
             while !drain.is_started() {
                 if self.step(&drain).await.is_err() || self.flush_due().await.is_err() {
                     break;
@@ -224,28 +240,34 @@ impl Venue {
     /// The instruments are fetched before the first connection, which subscribes by them. The adapter goes without them,
     /// and asks again, if they do not come.
     async fn list(&mut self) {
-        let Some(url) = self.adapter.rules().instruments_url else { return };
+        let Some(url) = self.rules.instruments_url.clone() else { return };
         self.progress.set(false, "fetching the list of instruments");
         let result = self.fetcher.fetch(&url).await;
         self.fetched(url, result);
     }
 
-    /// Connects after that time; with a ticket, where the venue wants one.
+    /// Connects after that time, when it is our turn.
     fn connect(&mut self, wait: Duration) {
-        let Some(url) = self.adapter.rules().ticket_url else { return self.dial(wait) };
+        let at = self.turns.take(Instant::now() + wait);
+        self.connect_at(at);
+    }
+
+    /// With a ticket, where the venue wants one.
+    fn connect_at(&mut self, at: Instant) {
+        let Some(url) = self.rules.ticket_url else { return self.dial(at) };
         let fetcher = self.fetcher.clone();
         self.connecting = Some(Box::pin(async move {
-            sleep(wait).await;
+            sleep_until(at).await;
             Made::Ticket((url.to_owned(), fetcher.post(url).await))
         }));
     }
 
-    fn dial(&mut self, wait: Duration) {
-        let url = self.adapter.rules().websocket_url;
-        let uri = fetch::rebase(&url, self.servers.websocket.as_ref());
+    fn dial(&mut self, at: Instant) {
+        self.rules = self.adapter.rules();
+        let uri = fetch::rebase(&self.rules.websocket_url, self.servers.websocket.as_ref());
         let tls = Arc::clone(&self.tls);
         self.connecting = Some(Box::pin(async move {
-            sleep(wait).await;
+            sleep_until(at).await;
             let socket = match uri {
                 Ok(uri) => link::connect(uri, tls).await,
                 Err(why) => Err(why),
@@ -261,7 +283,7 @@ impl Venue {
                 let failed = result.as_ref().err().map(|why| format!("no ticket for a connection: {why}"));
                 self.fetched(url, result);
                 match failed {
-                    None => self.dial(Duration::ZERO),
+                    None => self.dial(Instant::now()),
                     Some(why) => {
                         self.meters.disconnected("ticket");
                         self.try_again(&why);
@@ -276,18 +298,17 @@ impl Venue {
             Ok(socket) => {
                 let (conn, now_wall) = (Conn(self.conns), now());
                 self.conns = self.conns.wrapping_add(1);
-                let rules = self.adapter.rules();
                 if self.links.is_empty() {
                     self.health.up();
                 }
-                self.links.push(Link::new(conn, socket, &rules, Instant::now()));
+                self.links.push(Link::new(conn, socket, &self.rules, Instant::now()));
                 self.meters.connected.set(1.0);
                 self.progress.set(true, "connected");
                 tracing::info!(venue = self.name, "connected");
                 if let Some(tap) = &mut self.tap {
-                    tap.connect(conn, &rules.websocket_url, now_wall);
+                    tap.connect(conn, &self.rules.websocket_url, now_wall);
                 }
-                self.adapter.opened(conn, &rules.websocket_url, now_wall, &mut self.out);
+                self.adapter.opened(conn, &self.rules.websocket_url, now_wall, &mut self.out);
             }
             Err(why) => {
                 self.meters.disconnected("connect");
@@ -358,8 +379,13 @@ impl Venue {
         }
         self.adapter.frame(conn, &bytes, recv, &mut self.out);
         self.meters.decode_seconds.record(link.heard.elapsed().as_secs_f64());
-        if let Some(ts) = self.out.updates.last().and_then(|u| u.ts) {
+        let (at, updates) = (link.heard, &self.out.updates[..]);
+        link.channels.updates(updates, at, &mut self.silences);
+        if let Some(ts) = updates.last().and_then(|u| u.ts) {
             self.meters.lag_seconds.set(recv.since(ts) as f64 / 1e9);
+        }
+        if let Some(nanos) = self.skew.updates(updates, at) {
+            self.meters.skew_seconds.set(nanos as f64 / 1e9);
         }
     }
 
@@ -383,34 +409,38 @@ impl Venue {
 
     /// When [`Venue::due`] has something to do next.
     fn next_due(&self) -> Instant {
-        let (rules, at) = (self.adapter.rules(), Instant::now());
+        let (rules, at) = (&self.rules, Instant::now());
         // Nothing is due for long: wake up now and then all the same.
         let mut next = at + Duration::from_secs(60);
         next = self.tap.as_ref().map_or(next, |tap| next.min(tap.flush_at()));
         for link in &self.links {
-            next = next.min(link.silent_at(&rules)).min(link.ping_at(&rules));
+            next = next.min(link.silent_at(rules)).min(link.ping_at(rules));
             next = link.sends.next_at().map_or(next, |t| next.min(t));
         }
         if let Some(timer) = self.adapter.next_timer() {
             next = next.min(at + Duration::from_nanos(u64::try_from(timer.since(now())).unwrap_or(0)));
         }
-        match (&self.links[..], rules.age_max) {
-            ([_, new, ..], _) => next.min(new.opened + HANDOVER),
-            ([link], Some(age)) if self.connecting.is_none() => next.min(link.opened + age),
+        match &self.links[..] {
+            [_, new, ..] => next.min(new.opened + self.config.handover()),
+            [link] if self.connecting.is_none() => {
+                let old = self.config.age_max(rules.age_max).map(|age| link.opened + age);
+                let mute = link.channels.mute_at(&self.config, &self.silences);
+                old.into_iter().chain(mute).fold(next, Instant::min)
+            }
             _ => next,
         }
     }
 
     /// Does all that time demands.
     async fn due(&mut self) {
-        let (rules, at) = (self.adapter.rules(), Instant::now());
+        let at = Instant::now();
         let mut i = 0;
         while i < self.links.len() {
             let link = &mut self.links[i];
-            if link.silent_at(&rules) <= at {
-                let conn = link.conn;
+            if link.silent_at(&self.rules) <= at {
+                let (conn, why) = (link.conn, format!("nothing was heard for {:?}", self.rules.silence_max));
                 self.adapter.silent(conn, now(), &mut self.out);
-                self.disconnect(i, "silent", &format!("nothing was heard for {:?}", rules.silence_max));
+                self.disconnect(i, "silent", &why);
                 continue;
             }
             let (conn, tap) = (link.conn, &mut self.tap);
@@ -420,9 +450,9 @@ impl Venue {
                 }
             };
             let mut sent = link.send_due(at, &mut wrote).await;
-            if link.ping_at(&rules) <= at && sent.is_ok() {
-                sent = link.ping(&rules, at).await.map(|()| 1);
-                rules.ping_text.into_iter().for_each(wrote);
+            if link.ping_at(&self.rules) <= at && sent.is_ok() {
+                sent = link.ping(&self.rules, at).await.map(|()| 1);
+                self.rules.ping_text.into_iter().for_each(wrote);
             }
             match sent {
                 Ok(sent) => {
@@ -432,16 +462,26 @@ impl Venue {
                 Err(why) => self.disconnect(i, "error", &told(&why)),
             }
         }
-        if self.links.len() > 1 && self.links[1].opened + HANDOVER <= at {
+        if self.links.len() > 1 && self.links[1].opened + self.config.handover() <= at {
             self.disconnect(0, "replaced", "a newer connection took over");
         }
-        if let ([link], Some(age), None) = (&self.links[..], rules.age_max, &self.connecting)
-            && link.opened + age <= at
-        {
-            self.connect(Duration::ZERO);
-        }
+        self.replace_due(at);
         if self.adapter.next_timer().is_some_and(|t| t <= now()) {
             self.adapter.timer(now(), &mut self.out);
+        }
+    }
+
+    /// Makes a new connection beside one that is too old, or mute on a channel.
+    fn replace_due(&mut self, at: Instant) {
+        let ([link], None) = (&mut self.links[..], &self.connecting) else { return };
+        let mute = link.channels.mute(&self.config, &mut self.silences, at);
+        let is_old = self.config.age_max(self.rules.age_max).is_some_and(|age| link.opened + age <= at);
+        for channel in &mute {
+            self.meters.mute(*channel);
+            tracing::warn!(venue = self.name, %channel, "a channel is silent: its connection is replaced");
+        }
+        if is_old || !mute.is_empty() {
+            self.connect(Duration::ZERO);
         }
     }
 
@@ -451,12 +491,16 @@ impl Venue {
             for report in self.out.reports.drain(..) {
                 tell(&self.name, &report, &mut self.log);
             }
+            self.meters.refreshes.increment(u64::from(std::mem::take(&mut self.out.refreshes)));
             let before = Instant::now();
             self.feed.publish(&mut self.out).await?;
             if before.elapsed() >= HELD_UP_MIN {
                 // We did not listen: the venue was not silent.
                 let at = Instant::now();
-                self.links.iter_mut().for_each(|link| link.heard = at);
+                for link in &mut self.links {
+                    link.heard = at;
+                    link.channels.pause(at);
+                }
             }
             let commands = std::mem::take(&mut self.out.commands);
             if commands.is_empty() {

@@ -15,6 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
+use super::care::Heard;
 use super::fetch::USER_AGENT;
 use super::sends::Sends;
 use crate::error::told;
@@ -40,6 +41,8 @@ pub(super) struct Link {
     /// When the venue last gave a sign of life: a frame or a ping, not the answer to a ping of ours, which a proxy
     /// before a mute venue gives as well.
     pub(super) heard: Instant,
+    /// When each channel was heard.
+    pub(super) channels: Heard,
     /// When we last sent something.
     spoke: Instant,
     pub(super) sends: Sends,
@@ -62,7 +65,7 @@ pub(super) async fn connect(uri: Uri, tls: Arc<ClientConfig>) -> Result<Socket, 
 impl Link {
     pub(super) fn new(conn: Conn, socket: Socket, rules: &Rules, now: Instant) -> Self {
         let sends = Sends::new(rules.sends_per_second_max, now);
-        Self { conn, socket, opened: now, heard: now, spoke: now, sends }
+        Self { conn, socket, opened: now, heard: now, channels: Heard::default(), spoke: now, sends }
     }
 
     /// When it counts as mute.

@@ -4,6 +4,7 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 use ticker_feeds::Fault;
+use ticker_market::Channel;
 
 pub(crate) struct Meters {
     venue: String,
@@ -11,8 +12,10 @@ pub(crate) struct Meters {
     pub(crate) frames: Counter,
     pub(crate) bytes: Counter,
     pub(crate) sends: Counter,
+    pub(crate) refreshes: Counter,
     pub(crate) decode_seconds: Histogram,
     pub(crate) lag_seconds: Gauge,
+    pub(crate) skew_seconds: Gauge,
 }
 
 impl Meters {
@@ -24,8 +27,10 @@ impl Meters {
             frames: counter!("ticker_ingest_venue_frames_total", "venue" => label()),
             bytes: counter!("ticker_ingest_venue_bytes_total", "venue" => label()),
             sends: counter!("ticker_ingest_venue_sends_total", "venue" => label()),
+            refreshes: counter!("ticker_ingest_book_refreshes_total", "venue" => label()),
             decode_seconds: histogram!("ticker_ingest_decode_seconds", "venue" => label()),
             lag_seconds: gauge!("ticker_ingest_venue_lag_seconds", "venue" => label()),
+            skew_seconds: gauge!("ticker_ingest_venue_clock_skew_seconds", "venue" => label()),
         }
     }
 
@@ -33,6 +38,12 @@ impl Meters {
     pub(crate) fn disconnected(&self, cause: &'static str) {
         self.connected.set(0.0);
         counter!("ticker_ingest_venue_disconnects_total", "venue" => self.venue.clone(), "cause" => cause).increment(1);
+    }
+
+    /// A channel is mute.
+    pub(crate) fn mute(&self, channel: Channel) {
+        let (venue, channel) = (self.venue.clone(), channel.as_str());
+        counter!("ticker_ingest_venue_channel_silences_total", "venue" => venue, "channel" => channel).increment(1);
     }
 
     /// A REST request ended so: `ok`, or a short stable word.
@@ -52,6 +63,10 @@ pub(crate) fn describe() {
     describe_counter!("ticker_ingest_venue_frames_total", "Text and binary frames received from the venue.");
     describe_counter!("ticker_ingest_venue_bytes_total", "Bytes in the frames received from the venue.");
     describe_counter!("ticker_ingest_venue_sends_total", "Text frames and pings sent to the venue.");
+    describe_counter!(
+        "ticker_ingest_book_refreshes_total",
+        "Books that were asked for again, because the venue's rule does not prove them whole."
+    );
     describe_counter!("ticker_ingest_venue_disconnects_total", "Connections that failed or ended, by cause.");
     describe_counter!("ticker_ingest_venue_fetches_total", "REST requests, by result.");
     describe_histogram!("ticker_ingest_decode_seconds", "Time to decode one frame.");
@@ -59,8 +74,17 @@ pub(crate) fn describe() {
         "ticker_ingest_venue_lag_seconds",
         "From the venue's time of the newest event to its receipt; negative where the venue's clock runs ahead."
     );
+    describe_gauge!(
+        "ticker_ingest_venue_clock_skew_seconds",
+        "From the venue's time to receipt, the least of the last one to two minutes; negative where the venue's clock runs \
+         ahead."
+    );
+    describe_counter!(
+        "ticker_ingest_venue_channel_silences_total",
+        "Connections that were replaced because one of their channels was silent, by channel."
+    );
     describe_counter!(
         "ticker_ingest_faults_total",
-        "Undecodable frames, gaps, wrong checksums, crossed books, refused requests."
+        "Undecodable frames, gaps, wrong checksums, crossed and contradicted books, refused requests."
     );
 }
