@@ -1,5 +1,5 @@
 // HTTP/3 and WebTransport in a real browser: the page, a stream and its resume over HTTP/3; a WebTransport session without
-// any flag, by the certificate's hash alone; datagrams; a session's end.
+// any flag, by the certificate's hash alone; datagrams; a session's end; 50 cold connections in a row.
 //
 //   node tests/browser/quic.mjs http://127.0.0.1:8080 127.0.0.1:8443
 //
@@ -35,14 +35,17 @@ function equal(actual, expected, what) {
   if (actual !== expected) throw new Error(`${what}: ${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
 }
 
+const COLD = 50;
+const launch = {
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  headless: true,
+  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
+};
+
 async function withPage(extra, run) {
   const profile = mkdtempSync(join(tmpdir(), "ticker-browser-"));
-  const context = await chromium.launchPersistentContext(profile, {
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", ...extra],
-  });
+  const context = await chromium.launchPersistentContext(profile, { ...launch, args: [...launch.args, ...extra] });
   try {
     await run(context.pages()[0] ?? (await context.newPage()));
   } finally {
@@ -105,6 +108,38 @@ await withPage(trust, async (page) => {
     });
     equal(ok, 100, "answers");
   });
+});
+
+// Each context has no connection, no ticket and no cache of another.
+await check(`${COLD} cold connections in a row, HTTP/3 and WebTransport, none hangs`, async () => {
+  const browser = await chromium.launch({ ...launch, args: [...launch.args, ...trust] });
+  const times = [];
+  try {
+    for (let turn = 0; turn < COLD; turn += 1) {
+      const context = await browser.newContext({ ignoreHTTPSErrors: false });
+      const page = await context.newPage();
+      const began = performance.now();
+      await page.goto(`https://${secure}/favicon.svg`, { timeout: 10_000 });
+      times.push(performance.now() - began);
+      const got = await page.evaluate(async () => {
+        const protocol = performance.getEntriesByType("navigation")[0].nextHopProtocol;
+        const { hashes } = await (await fetch("/v1/certificate-hashes")).json();
+        const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        const serverCertificateHashes = hashes.map((h) => ({ algorithm: h.algorithm, value: bytes(h.value) }));
+        const session = new WebTransport(`https://${location.host}/v1/wt`, { serverCertificateHashes });
+        const late = new Promise((_, reject) => setTimeout(() => reject(new Error("it hangs")), 10_000));
+        await Promise.race([session.ready, late]);
+        session.close();
+        return protocol;
+      });
+      equal(got, "h3", `protocol of connection ${turn}`);
+      await context.close();
+    }
+  } finally {
+    await browser.close();
+  }
+  times.sort((a, b) => a - b);
+  console.log(`     first byte of ${COLD}: median ${times[COLD >> 1].toFixed(0)} ms, slowest ${times.at(-1).toFixed(0)} ms`);
 });
 
 // No flag of any kind: by the certificate's hash.
