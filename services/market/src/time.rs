@@ -81,7 +81,8 @@ impl Time {
             return None;
         }
         let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
-        Some(Self(seconds * 1_000_000_000 + nanos))
+        // Nanoseconds of a year beyond 2262 do not fit.
+        Some(Self(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
     }
 }
 
@@ -116,7 +117,15 @@ mod tests {
         assert_eq!(Time::parse_rfc3339("1970-01-01T00:00:00Z"), Some(Time(0)));
         assert_eq!(Time::parse_rfc3339("2026-08-09T21:05:49.051219529Z"), Some(Time(1_786_309_549_051_219_529)));
         assert_eq!(Time::parse_rfc3339("2026-08-09T21:05:38.50436Z"), Some(Time(1_786_309_538_504_360_000)));
-        for bad in ["", "2026-08-09", "2026-13-09T21:05:49Z", "2026-08-09T21:05:49", "2026-08-09T21:05:49.1+01:00"] {
+        let bad = [
+            "",
+            "2026-08-09",
+            "2026-13-09T21:05:49Z",
+            "2026-08-09T21:05:49",
+            "2026-08-09T21:05:49.1+01:00",
+            "9026-08-09T21:05:49Z",
+        ];
+        for bad in bad {
             assert_eq!(Time::parse_rfc3339(bad), None, "{bad}");
         }
     }
