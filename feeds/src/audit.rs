@@ -2,13 +2,33 @@
 //! differences, a lost one shows nowhere else.
 
 use ticker_market::book::BookSide;
-use ticker_market::{Book, Decimal, Level, Levels};
+use ticker_market::{Book, Decimal, Level, Levels, Time};
 
-use crate::Fault;
-use crate::keeper::Wrong;
+use crate::depth::{Audit, DepthSync};
+use crate::keeper::{Keeper, Stamp, Wrong};
+use crate::{Fault, Out};
+
+/// The snapshot came that [`DepthSync::begin_audit`] was for, with its last update. One of a moment that cannot be reached
+/// says nothing; the next turn's may.
+pub(crate) fn answered(
+    sync: &mut DepthSync,
+    keeper: &mut Keeper,
+    (id, snapshot): (u64, &Levels),
+    recv: Time,
+    out: &mut Out,
+) {
+    let Audit::After(changes) = sync.audit(id) else { return };
+    match audit(keeper.book(), snapshot, &changes) {
+        Ok(()) => keeper.verified(recv),
+        Err(wrong) => {
+            sync.reset();
+            keeper.fault(wrong, Stamp::here(recv), out);
+        }
+    }
+}
 
 /// Is the book that of the snapshot after these changes? What lies beyond the snapshot's last levels is not known to it.
-pub(crate) fn audit(book: &Book, snapshot: &Levels, changes: &[Levels]) -> Result<(), Wrong> {
+fn audit(book: &Book, snapshot: &Levels, changes: &[Levels]) -> Result<(), Wrong> {
     let mut theirs = Book::without_sum();
     theirs.replace(snapshot)?;
     for levels in changes {

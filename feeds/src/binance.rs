@@ -24,11 +24,11 @@ use self::wire::{
 };
 use crate::depth::{DepthSync, Diff, Misfit, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
-use crate::resync::{Budget, Resync};
+use crate::resync::{Budget, Refresh, Resync};
 use crate::roster::{INSTRUMENTS_MAX, Roster, Steps};
 use crate::symbols::query;
 use crate::wire::{Quoted, is_object, side_of_quote, undecodable};
-use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit};
 
 /// Snapshots fetched in any minute, at most: one with 5000 levels weighs 250 of the 6000 that an address has a minute on
 /// spot, one with 1000 levels 20 of 2400 on futures.
@@ -64,6 +64,7 @@ pub struct Binance {
     known: HashMap<CompactString, (CompactString, Steps)>,
     snapshots: Budget,
     list: Resync,
+    refresh: Refresh,
     /// The connection that was opened last.
     newest: Option<Conn>,
 }
@@ -112,6 +113,7 @@ impl Binance {
             own: Vec::new(),
             snapshots: Budget::new(SNAPSHOTS_PER_MINUTE_MAX, 60_000),
             list: Resync::default(),
+            refresh: Refresh::default(),
             newest: None,
         }
     }
@@ -279,6 +281,11 @@ impl Binance {
             waiting.next().is_none().then_some(first)
         });
         let Some((keeper, own)) = native.and_then(|native| self.keep(&native, out)) else { return };
+        let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
+        if own.sync.is_audited() && keeper.is_live() {
+            audit::answered(&mut own.sync, keeper, (snapshot.id, &levels), recv, out);
+            return self.fetch_due(recv, out);
+        }
         if own.sync.is_synced() || keeper.is_stale() {
             // An answer to a question asked twice, or one that came too late.
             return;
@@ -286,7 +293,6 @@ impl Binance {
         let conn = keeper.owner().unwrap_or(Conn(0));
         match own.sync.snapshot(snapshot.id) {
             Ok(diffs) => {
-                let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
                 let mut book = Book::without_sum();
                 let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
                 let ts = diffs.last().and_then(|d| d.ts);
@@ -301,6 +307,7 @@ impl Binance {
                 if !live {
                     own.sync.reset();
                 }
+                self.refresh.begin(recv);
             }
             Err(Misfit::TooOld { .. }) => keeper.resync.request(recv),
             Err(Misfit::Hole { last, before }) => {
@@ -344,6 +351,20 @@ impl Binance {
         }
     }
 
+    /// Fetches a snapshot of the live book whose turn it is, to hold the two against each other: the sequence proves that
+    /// nothing is missing, not what it says.
+    fn refresh_due(&mut self, now: Time, out: &mut Out) {
+        let turn = self.refresh.take(self.roster.len(), now);
+        let Some(keeper) = turn.and_then(|turn| self.roster.at(turn)).filter(|keeper| keeper.is_live()) else { return };
+        if let Some(own) = self.own.get_mut(keeper.number() as usize)
+            && self.snapshots.take(now)
+        {
+            own.sync.begin_audit();
+            out.refreshes += 1;
+            out.commands.push(Command::Fetch(self.market.snapshot_url(&keeper.instrument().native)));
+        }
+    }
+
     /// Fetches the snapshots that are due, as far as the venue's limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
         for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
@@ -351,9 +372,7 @@ impl Binance {
                 break;
             }
             keeper.resync.asked(now);
-            let symbol = &keeper.instrument().native;
-            let (rest, limit) = (self.market.rest(), self.market.snapshot_levels());
-            out.commands.push(Command::Fetch(format!("{rest}/depth?symbol={symbol}&limit={limit}")));
+            out.commands.push(Command::Fetch(self.market.snapshot_url(&keeper.instrument().native)));
         }
     }
 
@@ -489,11 +508,12 @@ impl Adapter for Binance {
 
     fn next_timer(&self) -> Option<Time> {
         let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
-        snapshot.into_iter().chain(self.list.at()).min()
+        snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
         self.fetch_due(now, out);
+        self.refresh_due(now, out);
         if self.list.is_due(now) {
             self.list.asked(now);
             out.commands.extend(self.rules().instruments_url.map(Command::Fetch));
@@ -506,6 +526,7 @@ impl Adapter for Binance {
 
     fn end(&mut self, reason: &str, now: Time, out: &mut Out) {
         self.list.done();
+        self.refresh.end();
         self.roster.end(reason, now, out);
     }
 }

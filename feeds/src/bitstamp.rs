@@ -17,14 +17,13 @@ use compact_str::{CompactString, ToCompactString};
 use ticker_market::{Book, Decimal, Integrity, Levels, Side, Time, Trade};
 
 use self::wire::{BookData, Envelope, Market, Refusal, WireTrade};
-use crate::audit::audit;
-use crate::depth::{Audit, DepthSync, Diff, Misfit, Rule, Step};
+use crate::depth::{DepthSync, Diff, Misfit, Rule, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{Budget, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::{by_suffix, joined};
 use crate::wire::{is_object, undecodable};
-use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit};
 
 /// Snapshots fetched in any second, at most.
 pub const SNAPSHOTS_PER_SECOND_MAX: usize = 10;
@@ -212,15 +211,7 @@ impl Bitstamp {
         let Some((keeper, own)) = self.keep(native, out) else { return };
         let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
         if own.sync.is_audited() && keeper.is_live() {
-            // One of a moment that cannot be reached says nothing; the next turn's may.
-            let Audit::After(changes) = own.sync.audit(id) else { return };
-            match audit(keeper.book(), &levels, &changes) {
-                Ok(()) => keeper.verified(recv),
-                Err(wrong) => {
-                    own.sync.reset();
-                    keeper.fault(wrong, Stamp::here(recv), out);
-                }
-            }
+            audit::answered(&mut own.sync, keeper, (id, &levels), recv, out);
             return self.fetch_due(recv, out);
         }
         if own.sync.is_synced() || keeper.is_stale() {

@@ -5,7 +5,8 @@
 //!   because in between an order and what it trades against stand in the book together. Nothing is shown before a book
 //!   is complete: it begins with a clear (`R`), and perhaps a snapshot. A file that begins without one is told with
 //!   integrity `none`.
-//! - `mbp-1`, `tbbo`, `mbp-10`, `bbo-*`, `cmbp-1`, `cbbo-*`: the best prices as quotes; the first three trades too.
+//! - `mbp-10`: books of ten levels, quotes and trades.
+//! - `mbp-1`, `tbbo`, `bbo-*`, `cmbp-1`, `cbbo-*`: the best prices as quotes; the first two trades too.
 //! - `trades`: trades. `status`: halts. `definition`: tick and lot sizes.
 //! - Everything else is passed over.
 //!
@@ -242,8 +243,12 @@ impl State {
         if let Some(m) = get::<Mbp10Msg>(record) {
             let trade = Traded { price: m.price, size: m.size, side: m.side as u8, sequence: m.sequence };
             let stamp = stamp(m.ts_recv);
-            let trade = (m.action as u8 == b'T').then_some(trade);
-            self.best(key, m.ts_recv, BestPair::of(&m.levels[0]), trade, stamp, out);
+            if let Some(tracked) = self.keep(key, m.ts_recv, out) {
+                if m.action as u8 == b'T' {
+                    tracked.trade(trade, stamp, out);
+                }
+                tracked.levels(&m.levels, m.flags.raw(), stamp, out);
+            }
             return Some(stamp.recv);
         }
         // A sample's price and size are those of the last trade of its interval, not of every one.
@@ -315,9 +320,9 @@ impl State {
             }
         }
         let channels = match self.schema {
-            None | Some(Schema::Mbo) => vec![Channel::Quote, Channel::Trade, Channel::Book],
+            None | Some(Schema::Mbo | Schema::Mbp10) => vec![Channel::Quote, Channel::Trade, Channel::Book],
             Some(Schema::Trades) => vec![Channel::Trade],
-            Some(Schema::Mbp1 | Schema::Mbp10 | Schema::Tbbo) => vec![Channel::Quote, Channel::Trade],
+            Some(Schema::Mbp1 | Schema::Tbbo) => vec![Channel::Quote, Channel::Trade],
             Some(Schema::Status) => vec![],
             Some(_) => vec![Channel::Quote],
         };

@@ -22,6 +22,10 @@ pub const RESYNC_CALM_MS: i64 = 120_000;
 /// adapter take turns, so that never two are asked for together.
 pub const REFRESH_EVERY_MS: i64 = 15 * 60_000;
 
+/// Two books of one adapter are asked for again so far apart, in milliseconds, however many there are: what a venue allows
+/// is first for those that are wrong.
+pub const REFRESHES_APART_MS: i64 = 10_000;
+
 /// A live book that is asked for again counts as wrong if it does not come for so many milliseconds.
 pub const RENEWAL_MAX_MS: i64 = 5_000;
 
@@ -52,7 +56,8 @@ impl Refresh {
     pub fn take(&mut self, books: usize, now: Time) -> Option<usize> {
         self.at.filter(|at| *at <= now)?;
         let books = books.max(1);
-        self.at = Some(now.plus_millis(REFRESH_EVERY_MS / i64::try_from(books).unwrap_or(i64::MAX)));
+        let apart = REFRESH_EVERY_MS / i64::try_from(books).unwrap_or(i64::MAX);
+        self.at = Some(now.plus_millis(apart.max(REFRESHES_APART_MS)));
         self.turn = (self.turn + 1) % books;
         Some(self.turn)
     }
@@ -206,6 +211,9 @@ mod tests {
             turns.push((at.millis() / 60_000, refresh.take(3, at).expect("due")));
         }
         assert_eq!(turns, [(15, 1), (20, 2), (25, 0), (30, 1), (35, 2), (40, 0)], "each every 15 minutes");
+        let at = refresh.at().expect("it goes on");
+        refresh.take(4_000, at);
+        assert_eq!(refresh.at(), Some(at.plus_millis(REFRESHES_APART_MS)), "many take longer");
     }
 
     #[test]

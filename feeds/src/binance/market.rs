@@ -60,6 +60,11 @@ impl Market {
         }
     }
 
+    /// Where a book's snapshot is.
+    pub(super) fn snapshot_url(self, native: &str) -> String {
+        format!("{}/depth?symbol={native}&limit={}", self.rest(), self.snapshot_levels())
+    }
+
     /// Symbols on one connection, at three streams each.
     pub(super) const fn symbols_max(self) -> usize {
         match self {

@@ -229,3 +229,37 @@ fn refusals_and_nonsense_are_reported() {
         assert_eq!(rig.faults(), ["undecodable"], "{bad}");
     }
 }
+
+#[test]
+fn a_book_that_the_ticker_contradicts_is_fetched_again() {
+    let mut rig = rig();
+    play(&mut rig, 0..5);
+    rig.response(DEPTH_URL, DEPTH);
+    let at = |u: u64, bid: &str| {
+        format!(
+            r#"{{"stream":"btcusdt@bookTicker","data":{{"u":{u},"s":"BTCUSDT","b":"50000.00000000","B":"{bid}","a":"50000.01000000","A":"1.90000000"}}}}"#
+        )
+    };
+    rig.frame(1, &at(108, "7"));
+    assert!(rig.faults().is_empty(), "of another moment");
+    rig.frame(1, &at(109, "1.1"));
+    assert!(rig.faults().is_empty(), "the book's own");
+    let told = rig.frame(1, &at(109, "7"));
+    assert_eq!(rig.faults(), ["mismatch"]);
+    assert!(told.contains(&"BTC-USDT book invalid mismatch".to_owned()), "{told:?}");
+}
+
+#[test]
+fn a_live_book_is_held_against_a_snapshot_now_and_then() {
+    let mut rig = rig();
+    play(&mut rig, 0..5);
+    rig.response(DEPTH_URL, DEPTH);
+    rig.wait();
+    assert_eq!((rig.asked(), rig.out.refreshes), (vec![format!("fetch {DEPTH_URL}")], 1));
+    // Since then 110 came; the snapshot is of 109, and lacks what 105 to 109 changed.
+    play(&mut rig, [5]);
+    let told = rig.response(DEPTH_URL, &DEPTH.replace(":103,", ":109,"));
+    assert_eq!(rig.faults(), ["mismatch"]);
+    assert_eq!(told[0], "BTC-USDT book invalid mismatch");
+    assert_eq!(rig.asked(), [format!("fetch {DEPTH_URL}")]);
+}

@@ -57,6 +57,10 @@ fn level(price: i64, size: u32) -> Option<(i64, u64)> {
     (price != UNDEF_PRICE && size > 0).then_some((price, size.into()))
 }
 
+fn level_id(side: BookSide, price: i64) -> u64 {
+    price.cast_unsigned() << 1 | u64::from(side == BookSide::Ask)
+}
+
 #[derive(Debug)]
 pub(super) struct Tracked {
     listing: Listing,
@@ -184,6 +188,46 @@ impl Tracked {
             (sequence, count) => format_compact!("{sequence}.{count}"),
         };
         self.listing.trade(trade.price, trade.size.into(), side, id, stamp, out);
+    }
+
+    /// Takes the levels of an `mbp-10` record, which are all that is known of the book.
+    pub(super) fn levels(&mut self, pairs: &[BidAskPair], flags: u8, stamp: Stamp, out: &mut Out) {
+        if flags & dbn::flags::MAYBE_BAD_BOOK != 0 {
+            self.whole = false;
+            self.books.clear_all();
+            return self.listing.fault(Fault::Gap, "the file says that the book may be bad".to_owned(), stamp, out);
+        }
+        if !std::mem::replace(&mut self.whole, true) {
+            self.listing.begin(Integrity::Sequenced);
+        }
+        for side in [BookSide::Bid, BookSide::Ask] {
+            let of = |pair: &BidAskPair| match side {
+                BookSide::Bid => level(pair.bid_px, pair.bid_sz),
+                BookSide::Ask => level(pair.ask_px, pair.ask_sz),
+            };
+            // Each price is one order, whose number is made of it.
+            let gone: Vec<i64> = self
+                .books
+                .side(BOOK, side)
+                .filter(|rung| !pairs.iter().any(|pair| of(pair) == Some((rung.price, rung.size))))
+                .map(|rung| rung.price)
+                .collect();
+            for price in gone {
+                if let Ok((_, change)) = self.books.delete(level_id(side, price)) {
+                    self.listing.touch(&change);
+                }
+            }
+            for (price, size) in pairs.iter().filter_map(of) {
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                // What is there already is as it was.
+                if let Ok(change) = self.books.add(level_id(side, price), BOOK, side, price, size) {
+                    self.listing.touch(&change);
+                }
+            }
+        }
+        if flags & dbn::flags::LAST != 0 {
+            self.listing.settle(&self.books, BOOK, self.crossing, stamp, out);
+        }
     }
 
     pub(super) fn best(&mut self, best: BestPair, stamp: Stamp, out: &mut Out) {

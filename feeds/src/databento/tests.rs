@@ -1,6 +1,6 @@
-use dbn::encode::EncodeRecord;
 use dbn::encode::dbn::Encoder;
-use dbn::{FlagSet, MboMsg, MetadataBuilder, SType, flags};
+use dbn::encode::{DbnEncodable, EncodeRecord};
+use dbn::{BidAskPair, FlagSet, MboMsg, Mbp10Msg, MetadataBuilder, SType, flags};
 use ticker_market::{Data, decimal};
 
 use super::*;
@@ -9,7 +9,7 @@ const T: u64 = 1_703_500_000_000_000_000;
 const LAST: u8 = flags::LAST;
 const CENT: i64 = 10_000_000;
 
-fn file(schema: Schema, records: &[MboMsg]) -> Vec<u8> {
+fn file<R: DbnEncodable>(schema: Schema, records: &[R]) -> Vec<u8> {
     let metadata = MetadataBuilder::new()
         .dataset("GLBX.MDP3".to_owned())
         .schema(Some(schema))
@@ -197,4 +197,54 @@ fn the_fixture_is_what_it_was_made_as() {
         ],
     );
     assert!(include_bytes!("../../fixtures/databento/mbo.dbn")[..] == bytes);
+}
+
+/// A record of ten levels: bids from that price downwards, asks from a cent above it upwards.
+fn ten(action: u8, cents: i64, sizes: &[u32], flags: u8) -> Mbp10Msg {
+    let mut message = Mbp10Msg::default();
+    message.hd.publisher_id = 1;
+    message.hd.instrument_id = 7;
+    message.hd.ts_event = T;
+    message.ts_recv = T + 1;
+    (message.action, message.side) = (action as _, b'B' as _);
+    (message.price, message.size, message.sequence) = (cents * CENT, 4, 5);
+    message.flags = FlagSet::from(flags);
+    for (pair, (size, i)) in message.levels.iter_mut().zip(sizes.iter().zip(0..)) {
+        *pair = BidAskPair { bid_px: (cents - i) * CENT, bid_sz: *size, ..BidAskPair::default() };
+        (pair.ask_px, pair.ask_sz) = ((cents + 1 + i) * CENT, 9);
+    }
+    message
+}
+
+#[test]
+fn ten_levels_make_a_book_of_ten_levels() {
+    let records = [
+        ten(b'A', 100, &[1, 2], LAST),
+        ten(b'A', 100, &[1, 2], LAST),
+        ten(b'M', 100, &[1, 5], LAST),
+        ten(b'T', 101, &[3, 1], 0),
+        ten(b'M', 101, &[3, 1], LAST),
+        ten(b'M', 101, &[3, 1], LAST | flags::MAYBE_BAD_BOOK),
+        ten(b'A', 99, &[6], LAST),
+    ];
+    let (told, faults, _) = play(&file(Schema::Mbp10, &records));
+    assert_eq!(
+        told,
+        [
+            "book snapshot [1@1,2@0.99] [9@1.01,9@1.02]",
+            "quote update 1@1 9@1.01",
+            "status update live - sequenced",
+            "book update [5@0.99] []",
+            "trade update 5 Some(Buy) 4@1.01",
+            "book update [3@1.01,0@0.99] [0@1.01,9@1.03]",
+            "quote update 3@1.01 9@1.02",
+            "book invalid gap",
+            "quote invalid gap",
+            "status update resyncing gap sequenced",
+            "book snapshot [6@0.99] [9@1]",
+            "quote snapshot 6@0.99 9@1",
+            "status update live - sequenced",
+        ]
+    );
+    assert_eq!(faults, ["gap"]);
 }
