@@ -47,7 +47,7 @@ pub(crate) struct How {
     exit: bool,
 }
 
-/// What of the recordings is told. Archives are always told whole: it does not apply to them.
+/// What of the recordings and archives is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Range {
     pub(crate) from: Option<Time>,
@@ -85,17 +85,14 @@ impl Replay {
         Ok(Self { groups, archives: Vec::new(), how, sources })
     }
 
-    /// With these archives beside the recordings; `feeds` has one for each, in their order. They ignore the range.
+    /// With these archives beside the recordings; `feeds` has one for each, in their order.
     pub(crate) fn with_archives(
         mut self,
         archives: Vec<ArchiveGroup>,
         feeds: Vec<(Feed, Arc<progress::Source>)>,
     ) -> Result<Self, IngestError> {
-        if !archives.is_empty() && self.how.range != Range::default() {
-            tracing::warn!("`from` and `to` apply to recordings only: archives are played whole");
-        }
         for (group, (feed, progress)) in archives.iter().zip(feeds) {
-            self.sources.push(Source::Archive(Box::new(ArchiveTrack::new(group, feed, progress)?)));
+            self.sources.push(Source::Archive(Box::new(ArchiveTrack::new(group, self.how.range, feed, progress)?)));
         }
         self.archives = archives;
         Ok(self)

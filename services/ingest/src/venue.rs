@@ -572,5 +572,8 @@ pub(crate) fn tell(venue: &str, report: &Report, log: &mut LogLimit) {
 }
 
 #[cfg(test)]
+#[path = "venue/stand_in_tests.rs"]
+mod stand_in_tests;
+#[cfg(test)]
 #[path = "venue/tests.rs"]
 mod tests;

@@ -64,6 +64,25 @@ fn refused(config: &ReplayConfig) -> String {
     archives::find(config).expect_err("refused").to_string()
 }
 
+#[test]
+fn a_dbz_file_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "old.dbz", b"\x50\x2a\x4d\x18\x90\0\0\0DBZ\x01GLBX.MDP3");
+    assert!(refused(&config(folder.path(), "old.dbz")).contains("turn it into DBN"));
+}
+
+#[tokio::test]
+async fn a_part_of_an_archive_is_played_with_the_state_before_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "x.csv", table(&[(1_000, 1), (2_000, 2), (3_000, 3), (4_000, 4)]));
+    write(folder.path(), "x.csv.toml", MAPPING);
+    let (groups, archives) = archives::find(&config(folder.path(), "x.csv")).expect("a table");
+    let range = Range { from: Some(Time::from_millis(1_500)), to: Some(Time::from_millis(3_000)) };
+    let mut world = World::of(groups, archives, How { speed: Speed::Max, range, ..How::default() });
+    let ids = [world.next().await.0, world.next().await.0, world.next().await.0];
+    assert_eq!(ids, ["2", "3", ENDED]);
+}
+
 const AS_FAST: (Speed, bool, bool) = (Speed::Max, false, false);
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use ticker_market::Time;
 use tokio::sync::mpsc;
 
 use super::archives::{self, ArchiveGroup, Kind};
-use super::now;
+use super::{Range, now};
 use crate::IngestError;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
@@ -34,6 +34,11 @@ pub(super) struct ArchiveTrack {
     venue: String,
     feed: Feed,
     progress: Arc<progress::Source>,
+    range: Range,
+    /// What was read so far lies before the range.
+    is_before: bool,
+    /// What comes now lies after it.
+    is_past: bool,
     items: mpsc::Receiver<Item>,
     archive: Option<Box<dyn Archive>>,
     /// The time of the record in `out`, which is played next; `None` at the end.
@@ -51,11 +56,19 @@ pub(super) struct ArchiveTrack {
 }
 
 impl ArchiveTrack {
-    pub(super) fn new(group: &ArchiveGroup, feed: Feed, progress: Arc<progress::Source>) -> Result<Self, IngestError> {
+    pub(super) fn new(
+        group: &ArchiveGroup,
+        range: Range,
+        feed: Feed,
+        progress: Arc<progress::Source>,
+    ) -> Result<Self, IngestError> {
         Ok(Self {
             venue: group.venue.clone(),
             feed,
             progress,
+            range,
+            is_before: range.from.is_some(),
+            is_past: false,
             items: read(group)?,
             archive: None,
             next: None,
@@ -75,6 +88,7 @@ impl ArchiveTrack {
         self.items = read(group)?;
         self.archive = None;
         self.files_begun = 0;
+        (self.is_before, self.is_past) = (self.range.from.is_some(), false);
         Ok(())
     }
 
@@ -98,7 +112,22 @@ impl ArchiveTrack {
                     }
                     Ok(Some(at)) => {
                         // Zero is where the file gives none.
-                        self.next = Some(Some(at).filter(|at| at.0 != 0));
+                        let at = Some(at).filter(|at| at.0 != 0);
+                        if self.range.to.zip(at).is_some_and(|(to, at)| at > to) {
+                            self.out.clear();
+                            self.pass_by(ending).await?;
+                            continue;
+                        }
+                        if self.is_before && self.range.from.zip(at).is_none_or(|(from, at)| at < from) {
+                            // Read for the state that it makes.
+                            self.tell_reports();
+                            self.out.clear();
+                            continue;
+                        }
+                        if std::mem::take(&mut self.is_before) {
+                            self.state_first(at.unwrap_or_else(now));
+                        }
+                        self.next = Some(at);
                         return Ok(());
                     }
                     Ok(None) if self.is_read => self.close(ending).await?,
@@ -111,6 +140,7 @@ impl ArchiveTrack {
                 }
             }
             match self.items.recv().await {
+                Some(Item::File(..)) if self.is_past => {}
                 Some(Item::File(path, kind)) => self.begin(path, &kind),
                 Some(Item::Bytes(bytes)) => {
                     if let Some(archive) = self.archive.as_mut().filter(|_| !self.is_over) {
@@ -124,6 +154,11 @@ impl ArchiveTrack {
                     if let Some(why) = why.or(finished.err().map(|why| why.to_string())) {
                         self.wrong(&why);
                     }
+                }
+                None if self.is_before => {
+                    tracing::warn!(venue = self.venue, "the file ends before the time to begin at: nothing is told");
+                    self.progress.set(false, "the file ends before the time to begin at");
+                    return Ok(());
                 }
                 None => {
                     self.progress.set(false, "the replay has ended");
@@ -154,6 +189,9 @@ impl ArchiveTrack {
             return Ok(());
         }
         self.feed.retelling();
+        if self.is_before {
+            return Ok(());
+        }
         let mut state = Out::default();
         if let Some(archive) = &self.archive {
             archive.retell(self.last_at.unwrap_or_else(now), &mut state);
@@ -180,11 +218,35 @@ impl ArchiveTrack {
         self.progress.set(true, format!("playing {name} ({} of {})", self.files_begun, self.files));
     }
 
+    /// The state before the record in `out`, with which the range begins. What the record says is part of it, and comes
+    /// once more with it: levels are absolute, so that it does no harm.
+    fn state_first(&mut self, at: Time) {
+        let mut state = Out::default();
+        if let Some(archive) = &self.archive {
+            archive.retell(at, &mut state);
+        }
+        state.updates.append(&mut self.out.updates);
+        state.instruments.append(&mut self.out.instruments);
+        (self.out.updates, self.out.instruments) = (state.updates, state.instruments);
+    }
+
+    /// The range is over: of this file, and of those after it.
+    async fn pass_by(&mut self, ending: &str) -> Result<(), Gone> {
+        self.is_past = true;
+        self.files_begun = self.files;
+        self.items.close();
+        self.close(ending).await
+    }
+
     /// The file is over.
     async fn close(&mut self, ending: &str) -> Result<(), Gone> {
         let is_last = self.files_begun == self.files;
         if let Some(archive) = &mut self.archive {
             archive.end(if is_last { ending } else { FILE_ENDED }, self.last_at.unwrap_or_else(now), &mut self.out);
+        }
+        if self.is_before {
+            // Nothing of it was told.
+            self.out.clear();
         }
         self.settle().await?;
         self.is_over = true;

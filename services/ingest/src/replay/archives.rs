@@ -112,6 +112,14 @@ fn recognise(path: &Path, config: &ReplayConfig) -> Result<Option<Kind>, IngestE
     let mut head = Vec::new();
     let reader = open(path).map_err(|why| no(why.to_string()))?;
     reader.take(HEAD_BYTES_MAX).read_to_end(&mut head).map_err(|why| no(why.to_string()))?;
+    // One of zstd's skippable frames, which holds the metadata, before the records.
+    if let [0x50..=0x5f, 0x2a, 0x4d, 0x18, _, _, _, _, b'D', b'B', b'Z', ..] = head[..] {
+        return Err(no(
+            "a DBZ file, Databento's form before DBN, which is not read: turn it into DBN (by the program \
+                       `dbn` up to 0.3, or by asking Databento for it again)"
+                .to_owned(),
+        ));
+    }
     if head.starts_with(b"DBN") {
         return Ok(Some(Kind::Dbn));
     }

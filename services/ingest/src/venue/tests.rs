@@ -122,6 +122,10 @@ type Server = WebSocketStream<TcpStream>;
 
 impl World {
     async fn new(change: impl FnOnce(&mut Rules)) -> Self {
+        Self::configured(ConnectionConfig::default(), change).await
+    }
+
+    async fn configured(config: ConnectionConfig, change: impl FnOnce(&mut Rules)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let server: Uri = format!("ws://{}", listener.local_addr().expect("bound")).parse().expect("a URL");
         let rest: Uri = server.to_string().replace("ws:", "http:").parse().expect("a URL");
@@ -150,7 +154,7 @@ impl World {
         let venues = Arc::new(VenuesHealth::new(health.component("venues")));
         let servers = Servers { websocket: Some(server), rest: Some(rest) };
         let tls = fetch::tls().expect("ring is there");
-        let venue = Venue::new(adapter, servers, tls, intake.feed(source.clone()), source, venues);
+        let venue = Venue::new(adapter, servers, tls, intake.feed(source.clone()), source, venues).configured(config);
         let running = tokio::spawn(venue.run(drain.clone()));
         Self { listener, bundles, retell, heard, drain, running, health }
     }
@@ -279,6 +283,31 @@ async fn an_old_connection_is_replaced_without_a_hole() {
     drop(old);
     say(&mut new, "still").await;
     assert_eq!(world.trade().await, "still");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_with_a_mute_channel_is_replaced_and_a_quiet_one_stays() {
+    let config =
+        ConnectionConfig { channel_silence_ms: Some(300), handover_ms: Some(800), ..ConnectionConfig::default() };
+    let mut world = World::configured(config, |_| {}).await;
+    let mut old = world.accept(0).await;
+    // A channel that was never heard is none that is silent.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) {
+        old.send(Message::Ping(Vec::new().into())).await.expect("open");
+        assert!(old.next().await.expect("open").expect("a frame").is_pong());
+    }
+    assert_eq!(world.heard(), ["opened 0"]);
+    say(&mut old, "1").await;
+    assert_eq!(world.trade().await, "1");
+    let mut new = world.accept(1).await;
+    say(&mut old, "late, by the old one").await;
+    assert_eq!(world.trade().await, "late, by the old one");
+    say(&mut new, "2").await;
+    assert_eq!(world.trade().await, "2");
+    assert!(old.next().await.is_none_or(|closed| !matches!(closed, Ok(Message::Text(_)))));
+    assert_eq!(world.heard(), ["opened 0", "opened 1", "closed 0 replaced"]);
     world.end().await;
 }
 
