@@ -45,7 +45,9 @@ impl Settings {
         let Sources { synthetic, seed, venues, symbols, venue_at, replay, speed, from, to, repeat, shift_to_now } =
             sources;
         if synthetic.is_some() || !venues.is_empty() || !replay.is_empty() {
-            (ingest.synthetic, ingest.venues, ingest.replay) = (None, venues, None);
+            (ingest.synthetic, ingest.venues) = (None, venues);
+            // What the file says of archives (their day, their columns) holds for those that the flags name.
+            ingest.replay = ingest.replay.take().filter(|_| !replay.is_empty());
         }
         if let Some(market) = synthetic {
             let default = SyntheticConfig::default();
@@ -89,12 +91,23 @@ impl Settings {
         }
     }
 
-    /// Recordings to play.
+    /// Recordings and archives to play. What the file says of archives (their day, their symbols, their columns) stays.
     pub(crate) fn set_replay(&mut self, paths: Vec<PathBuf>, playing: Playing) {
         let Playing { speed, from, to, repeat, shift_to_now } = playing;
         let speed = speed.unwrap_or_default();
-        self.ingest.replay =
-            Some(ReplayConfig { paths, speed, repeat, shift_to_now, from, to, ..ReplayConfig::default() });
+        let ReplayConfig { day, symbols, mapping, .. } = self.ingest.replay.take().unwrap_or_default();
+        self.ingest.replay = Some(ReplayConfig {
+            paths,
+            speed,
+            repeat,
+            shift_to_now,
+            day,
+            symbols,
+            mapping,
+            from,
+            to,
+            ..ReplayConfig::default()
+        });
     }
 
     /// A small synthetic market, if no source was named at all. Says whether it was needed.
