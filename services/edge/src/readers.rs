@@ -12,7 +12,7 @@ use crate::conn::{Conn, Stage};
 use crate::http1::{self, Asked};
 use crate::params::Params;
 use crate::poll::Asker;
-use crate::shard::{CLOSING_MILLIS_MAX, Handover, Owner, Shard, Timer};
+use crate::shard::{CLOSING_MILLIS_MAX, Handover, Owner, READS_PER_PASS, Shard, Timer};
 use crate::websocket::{self, Decoder, FrameError, Incoming};
 
 impl Shard {
@@ -43,9 +43,16 @@ impl Shard {
         }
     }
 
+    /// Reads what has come, up to so much that a reader who sends without end holds up nobody.
     pub(crate) fn read(&mut self, key: u32) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        while let Some(conn) = self.conns.get_mut(key as usize) {
+        for turn in 0.. {
+            let Some(conn) = self.conns.get_mut(key as usize) else { break };
+            if turn == READS_PER_PASS {
+                // Edges are told once: the rest is not forgotten.
+                self.unread.push((key, conn.generation));
+                break;
+            }
             match conn.read(&mut scratch) {
                 Ok(None) => break,
                 Ok(Some(0)) | Err(_) => {
@@ -58,6 +65,15 @@ impl Shard {
             }
         }
         self.scratch = scratch;
+    }
+
+    /// Goes on with those who had more to say than their turn allowed.
+    pub(crate) fn read_on(&mut self) {
+        for (key, generation) in std::mem::take(&mut self.unread) {
+            if self.conns.get(key as usize).is_some_and(|conn| conn.generation == generation) {
+                self.read(key);
+            }
+        }
     }
 
     /// Bytes that were read before their turn.

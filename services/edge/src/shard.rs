@@ -32,6 +32,9 @@ const ACCEPTS_PER_PASS: usize = 64;
 /// Sockets that one pass looks at, at most, likewise: when thousands come at once, each asks for much.
 const EVENTS_PER_PASS: usize = 256;
 
+/// Reads of one socket in a pass, at most, each as large as the shard's buffer, likewise.
+pub(crate) const READS_PER_PASS: usize = 4;
+
 /// Commands that one pass takes, at most, likewise.
 const COMMANDS_PER_PASS: usize = 1_024;
 
@@ -120,6 +123,8 @@ pub(crate) struct Shard {
     pub(crate) now: Time,
     pub(crate) plan: Vec<Outgoing>,
     pub(crate) scratch: Vec<u8>,
+    /// Sockets (and their generations) that are read on in the next pass.
+    pub(crate) unread: Vec<(u32, u32)>,
     /// What one batch of a round sends; see [`crate::round`].
     pub(crate) batch: Vec<Prepared>,
     pub(crate) results: Vec<io::Result<usize>>,
@@ -275,6 +280,7 @@ impl Shard {
             clock,
             plan: Vec::new(),
             scratch: vec![0; 64 * 1024],
+            unread: Vec::new(),
             batch: Vec::new(),
             results: Vec::new(),
             ring: None,
@@ -314,6 +320,7 @@ impl Shard {
                     Token(key) => self.on_event(key as u32, event),
                 }
             }
+            self.read_on();
             self.take_commands();
             if accept {
                 self.accept();
@@ -355,7 +362,7 @@ impl Shard {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        if self.woken.load(Ordering::Acquire) {
+        if self.woken.load(Ordering::Acquire) || !self.unread.is_empty() {
             return Some(Duration::ZERO);
         }
         let round = self.hub.has_ready().then_some(self.next_round);
