@@ -112,7 +112,7 @@ pub(crate) struct Sources {
     /// Seed of the synthetic market: the same seed, the same market
     #[arg(long, value_name = "N", help_heading = "Sources")]
     pub(crate) seed: Option<u64>,
-    /// Connect to live venues: binance, coinbase, kraken
+    /// Connect to live venues, such as coinbase,kraken,binance (the README lists all)
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', help_heading = "Sources")]
     pub(crate) venues: Vec<String>,
     /// Ask each of those venues for these instruments, such as BTC-USD
