@@ -188,7 +188,7 @@ impl Stream {
                 source: format!("bench-{}", now_micros()),
                 batch: 1,
                 instruments: (0..feed.topics()).map(|t| instrument(&feed, t)).collect(),
-                events: Vec::new(),
+                ..Default::default()
             };
             let forward = tokio::spawn(async move {
                 let _ = batches.send(first).await;

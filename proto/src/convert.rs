@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use ticker_market::{
-    Channel, Data, Decimal, Event, Instrument, Integrity, Kind, Level, Levels, Quote, Side, State, Status, Time, Topic,
-    Trade, decimal,
+    Bar, Channel, Data, Decimal, Event, Instrument, Integrity, Kind, Level, Levels, Quote, Side, State, Stats, Status,
+    Time, Topic, Trade, decimal,
 };
 
 use crate::message::{Message, Notice, Part};
@@ -56,6 +56,8 @@ pub fn event_to_wire(event: &Event) -> v1::Event {
             crc: l.crc,
             sum: l.sum,
         })),
+        Data::Bar(b) => Some(D::Bar(bar_to_wire(b))),
+        Data::Stats(s) => Some(D::Stats(stats_to_wire(s))),
         Data::Status(s) => Some(D::Status(status_to_wire(s))),
     };
     v1::Event {
@@ -116,6 +118,8 @@ pub fn event_from_wire(topic: Arc<Topic>, wire: v1::Event) -> Result<Event, Conv
             crc: b.crc,
             sum: b.sum,
         }),
+        Some(D::Bar(b)) => Data::Bar(bar_from_wire(&b)?),
+        Some(D::Stats(s)) => Data::Stats(Box::new(stats_from_wire(&s)?)),
         Some(D::Status(s)) => Data::Status(status_from_wire(&s)),
     };
     if !data.fits(topic.channel) {
@@ -171,12 +175,18 @@ pub fn message_from_wire(wire: v1::SessionResponse) -> Result<Message, ConvertEr
 /// A reader who keeps only some fields gets events without the others: as in JSON, numbers are 0 then. (From an ingest
 /// service such an event would be a fault, so this is not for [`event_from_wire`].)
 fn fill(event: &mut v1::Event) {
-    if let Some(v1::event::Data::Trade(trade)) = &mut event.data {
-        for text in [&mut trade.price, &mut trade.size] {
-            if text.is_empty() {
-                "0".clone_into(text);
-            }
+    use v1::event::Data as D;
+    let texts: Vec<&mut String> = match &mut event.data {
+        Some(D::Trade(t)) => vec![&mut t.price, &mut t.size],
+        Some(D::Bar(b)) => vec![&mut b.open, &mut b.high, &mut b.low, &mut b.close, &mut b.volume],
+        Some(D::Stats(s)) => {
+            let prices = [&mut s.last, &mut s.open, &mut s.high, &mut s.low];
+            prices.into_iter().chain([&mut s.volume, &mut s.quote_volume, &mut s.change]).collect()
         }
+        _ => Vec::new(),
+    };
+    for text in texts.into_iter().filter(|t| t.is_empty()) {
+        "0".clone_into(text);
     }
 }
 
@@ -257,6 +267,64 @@ pub fn status_from_wire(s: &v1::Status) -> Status {
         reason: (!s.reason.is_empty()).then(|| s.reason.as_str().into()),
         last_verified: (s.last_verified != 0).then_some(Time(s.last_verified)),
     }
+}
+
+fn bar_to_wire(b: &Bar) -> v1::Bar {
+    v1::Bar {
+        start: b.start.0,
+        open: decimal::to_text(b.open),
+        high: decimal::to_text(b.high),
+        low: decimal::to_text(b.low),
+        close: decimal::to_text(b.close),
+        volume: decimal::to_text(b.volume),
+        vwap: b.vwap.map(decimal::to_text),
+        trades: b.trades,
+        closed: b.closed,
+    }
+}
+
+fn bar_from_wire(b: &v1::Bar) -> Result<Bar, ConvertError> {
+    Ok(Bar {
+        start: Time(b.start),
+        open: decimal_from_wire(&b.open)?,
+        high: decimal_from_wire(&b.high)?,
+        low: decimal_from_wire(&b.low)?,
+        close: decimal_from_wire(&b.close)?,
+        volume: decimal_from_wire(&b.volume)?,
+        vwap: b.vwap.as_deref().map(decimal_from_wire).transpose()?,
+        trades: b.trades,
+        closed: b.closed,
+    })
+}
+
+fn stats_to_wire(s: &Stats) -> v1::Stats {
+    v1::Stats {
+        last: decimal::to_text(s.last),
+        open: decimal::to_text(s.open),
+        high: decimal::to_text(s.high),
+        low: decimal::to_text(s.low),
+        volume: decimal::to_text(s.volume),
+        quote_volume: decimal::to_text(s.quote_volume),
+        vwap: s.vwap.map(decimal::to_text),
+        change: decimal::to_text(s.change),
+        change_pct: s.change_pct.map(decimal::to_text),
+        trades: s.trades,
+    }
+}
+
+fn stats_from_wire(s: &v1::Stats) -> Result<Stats, ConvertError> {
+    Ok(Stats {
+        last: decimal_from_wire(&s.last)?,
+        open: decimal_from_wire(&s.open)?,
+        high: decimal_from_wire(&s.high)?,
+        low: decimal_from_wire(&s.low)?,
+        volume: decimal_from_wire(&s.volume)?,
+        quote_volume: decimal_from_wire(&s.quote_volume)?,
+        vwap: s.vwap.as_deref().map(decimal_from_wire).transpose()?,
+        change: decimal_from_wire(&s.change)?,
+        change_pct: s.change_pct.as_deref().map(decimal_from_wire).transpose()?,
+        trades: s.trades,
+    })
 }
 
 fn level_to_wire(level: &Level) -> v1::Level {

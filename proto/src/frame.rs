@@ -10,8 +10,9 @@ use crate::deflate::{DEFLATE_BYTES_MIN, deflated};
 use crate::message::Notice;
 use crate::{MESSAGE_BYTES_MAX, convert, json, v1};
 
-/// The names that a reader's `fields` may keep, besides `topic`, `seq`, `prev` and `kind`, which always stay.
-const FIELD_NAMES: [&str; 18] = [
+/// The names that a reader's `fields` may keep, besides `topic`, `seq`, `prev` and `kind`, which always stay, as does the
+/// `closed` of a bar.
+const FIELD_NAMES: [&str; 31] = [
     "ts",
     "recv",
     "pub",
@@ -30,7 +31,23 @@ const FIELD_NAMES: [&str; 18] = [
     "integrity",
     "reason",
     "last_verified",
+    "start",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "vwap",
+    "trades",
+    "closed",
+    "last",
+    "quote_volume",
+    "change",
+    "change_pct",
 ];
+
+// A place of its own for each in the mask, and one left over, so that all names together are not `Fields::ALL`.
+const _: () = assert!(FIELD_NAMES.len() < u32::BITS as usize);
 
 /// Which fields a reader keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -393,6 +410,29 @@ fn narrow(wire: &mut v1::Event, fields: Fields) {
             keep(fields, "integrity", &mut s.integrity);
             keep(fields, "reason", &mut s.reason);
             keep(fields, "last_verified", &mut s.last_verified);
+        }
+        Some(D::Bar(b)) => {
+            keep(fields, "start", &mut b.start);
+            keep(fields, "open", &mut b.open);
+            keep(fields, "high", &mut b.high);
+            keep(fields, "low", &mut b.low);
+            keep(fields, "close", &mut b.close);
+            keep(fields, "volume", &mut b.volume);
+            keep(fields, "vwap", &mut b.vwap);
+            // `closed` stays: it says whether this is a state or an event.
+            keep(fields, "trades", &mut b.trades);
+        }
+        Some(D::Stats(s)) => {
+            keep(fields, "last", &mut s.last);
+            keep(fields, "open", &mut s.open);
+            keep(fields, "high", &mut s.high);
+            keep(fields, "low", &mut s.low);
+            keep(fields, "volume", &mut s.volume);
+            keep(fields, "quote_volume", &mut s.quote_volume);
+            keep(fields, "vwap", &mut s.vwap);
+            keep(fields, "change", &mut s.change);
+            keep(fields, "change_pct", &mut s.change_pct);
+            keep(fields, "trades", &mut s.trades);
         }
         Some(D::Book(_)) | None => {}
     }

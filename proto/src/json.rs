@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use ticker_market::{
-    Data, Decimal, Event, Integrity, Kind, Level, Levels, Quote, Side, State, Status, Time, Topic, Trade, decimal,
+    Bar, Channel, Data, Decimal, Event, Integrity, Kind, Level, Levels, Quote, Side, State, Stats, Status, Time, Topic,
+    Trade, decimal,
 };
 
 use crate::frame::Fields;
@@ -80,6 +81,8 @@ pub fn write_event(
             out.extend_from_slice(b",\"sum\":");
             integer(out, l.sum);
         }
+        Data::Bar(b) => bar(out, b, fields),
+        Data::Stats(s) => stats(out, s, fields),
         Data::Status(s) => status(out, s, fields),
     }
     out.push(b'}');
@@ -180,6 +183,42 @@ fn side(out: &mut Vec<u8>, levels: &[Level]) {
     }
 }
 
+fn numbers(out: &mut Vec<u8>, fields: Fields, list: &[(&str, Option<Decimal>)]) {
+    for (name, value) in list.iter().filter(|(name, _)| fields.has(name)) {
+        key(out, name);
+        number(out, *value);
+    }
+}
+
+fn trades(out: &mut Vec<u8>, trades: u64, fields: Fields) {
+    if fields.has("trades") {
+        key(out, "trades");
+        integer(out, trades);
+    }
+}
+
+fn bar(out: &mut Vec<u8>, b: &Bar, fields: Fields) {
+    if fields.has("start") {
+        key(out, "start");
+        integer(out, b.start.micros());
+    }
+    let prices = [("open", Some(b.open)), ("high", Some(b.high)), ("low", Some(b.low)), ("close", Some(b.close))];
+    numbers(out, fields, &prices);
+    numbers(out, fields, &[("volume", Some(b.volume)), ("vwap", b.vwap)]);
+    trades(out, b.trades, fields);
+    // Always: it says whether this is a state or an event.
+    out.extend_from_slice(if b.closed { b",\"closed\":true" } else { b",\"closed\":false".as_slice() });
+}
+
+fn stats(out: &mut Vec<u8>, s: &Stats, fields: Fields) {
+    let prices = [("last", Some(s.last)), ("open", Some(s.open)), ("high", Some(s.high)), ("low", Some(s.low))];
+    numbers(out, fields, &prices);
+    let volumes = [("volume", Some(s.volume)), ("quote_volume", Some(s.quote_volume)), ("vwap", s.vwap)];
+    numbers(out, fields, &volumes);
+    numbers(out, fields, &[("change", Some(s.change)), ("change_pct", s.change_pct)]);
+    trades(out, s.trades, fields);
+}
+
 fn status(out: &mut Vec<u8>, s: &Status, fields: Fields) {
     if fields.has("state") {
         text(out, "state", s.state.as_str());
@@ -262,6 +301,32 @@ struct Wire<'a> {
     integrity: Option<&'a str>,
     #[serde(default)]
     last_verified: Option<i64>,
+    #[serde(default)]
+    start: i64,
+    #[serde(default)]
+    open: Option<String>,
+    #[serde(default)]
+    high: Option<String>,
+    #[serde(default)]
+    low: Option<String>,
+    #[serde(default)]
+    close: Option<String>,
+    #[serde(default)]
+    volume: Option<String>,
+    #[serde(default)]
+    vwap: Option<String>,
+    #[serde(default)]
+    trades: u64,
+    #[serde(default)]
+    closed: bool,
+    #[serde(default)]
+    last: Option<String>,
+    #[serde(default)]
+    quote_volume: Option<String>,
+    #[serde(default)]
+    change: Option<String>,
+    #[serde(default)]
+    change_pct: Option<String>,
 }
 
 /// Reads what an edge says to a reader.
@@ -301,7 +366,6 @@ fn read_event(json: &str) -> Result<Part, JsonError> {
     let levels = |list: &[(String, String)]| -> Result<Vec<Level>, JsonError> {
         list.iter().map(|(p, s)| Ok(Level { price: decimal_of(p)?, size: decimal_of(s)? })).collect()
     };
-    use ticker_market::Channel;
     let data = match topic.channel {
         _ if kind == Kind::Invalid => Data::Invalid(w.reason.unwrap_or_default().into()),
         Channel::Quote => Data::Quote(Quote {
@@ -311,8 +375,8 @@ fn read_event(json: &str) -> Result<Part, JsonError> {
             ask_venue: w.ask_venue.map(Into::into),
         }),
         Channel::Trade => Data::Trade(Trade {
-            price: w.price.as_deref().map_or(Ok(Decimal::ZERO), decimal_of)?,
-            size: w.size.as_deref().map_or(Ok(Decimal::ZERO), decimal_of)?,
+            price: decimal_or_zero(&w.price)?,
+            size: decimal_or_zero(&w.size)?,
             side: match w.side {
                 Some("buy") => Some(Side::Buy),
                 Some("sell") => Some(Side::Sell),
@@ -324,6 +388,29 @@ fn read_event(json: &str) -> Result<Part, JsonError> {
         Channel::Book | Channel::Book10 | Channel::Book50 => {
             Data::Book(Levels { bids: levels(&w.bids)?, asks: levels(&w.asks)?, crc: w.crc, sum: w.sum })
         }
+        Channel::Bar(_) => Data::Bar(Bar {
+            start: Time::from_micros(w.start),
+            open: decimal_or_zero(&w.open)?,
+            high: decimal_or_zero(&w.high)?,
+            low: decimal_or_zero(&w.low)?,
+            close: decimal_or_zero(&w.close)?,
+            volume: decimal_or_zero(&w.volume)?,
+            vwap: w.vwap.as_deref().map(decimal_of).transpose()?,
+            trades: w.trades,
+            closed: w.closed,
+        }),
+        Channel::Stats => Data::Stats(Box::new(Stats {
+            last: decimal_or_zero(&w.last)?,
+            open: decimal_or_zero(&w.open)?,
+            high: decimal_or_zero(&w.high)?,
+            low: decimal_or_zero(&w.low)?,
+            volume: decimal_or_zero(&w.volume)?,
+            quote_volume: decimal_or_zero(&w.quote_volume)?,
+            vwap: w.vwap.as_deref().map(decimal_of).transpose()?,
+            change: decimal_or_zero(&w.change)?,
+            change_pct: w.change_pct.as_deref().map(decimal_of).transpose()?,
+            trades: w.trades,
+        })),
         Channel::Status => Data::Status(Status {
             state: State::ALL.into_iter().find(|s| Some(s.as_str()) == w.state).unwrap_or(State::Live),
             integrity: Integrity::ALL.into_iter().find(|i| Some(i.as_str()) == w.integrity).unwrap_or(Integrity::None),
@@ -345,6 +432,110 @@ fn read_event(json: &str) -> Result<Part, JsonError> {
     Ok(Part { event, part: w.part, parts: w.parts, raw: Some(json.to_owned()) })
 }
 
+/// What a reader's `fields` left out counts as 0.
+fn decimal_or_zero(text: &Option<String>) -> Result<Decimal, JsonError> {
+    text.as_deref().map_or(Ok(Decimal::ZERO), decimal_of)
+}
+
 fn decimal_of(text: &str) -> Result<Decimal, JsonError> {
     decimal::parse(text).ok_or(JsonError::Value("a decimal"))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use ticker_market::Interval;
+
+    use super::*;
+    use crate::{Form, Frame, convert, v1};
+
+    fn event(channel: Channel, data: Data) -> Event {
+        Event {
+            topic: Arc::new(Topic::new(channel, "kraken", "BTC-USD").expect("valid")),
+            seq: 9,
+            prev: 7,
+            kind: Kind::Update,
+            ts: None,
+            recv: Time(1_716_400_000_000_000_000),
+            published: Time(1_716_400_000_000_001_000),
+            data,
+        }
+    }
+
+    fn number(text: &str) -> Decimal {
+        decimal::parse(text).expect(text)
+    }
+
+    /// The event's JSON, after its head; both encodings have been read back.
+    fn rest(event: Event) -> String {
+        let frame = Frame::new(event.clone(), "k3f9".into());
+        let text = String::from_utf8(frame.encoded(Form::Json).bytes.to_vec()).expect("text");
+        let Message::Event(part) = read_message(&text).expect("reads back") else { panic!("an event") };
+        assert_eq!(part.event, event);
+        let wire = v1::SessionResponse::decode(frame.encoded(Form::Protobuf).bytes.clone()).expect("reads back");
+        let Message::Event(part) = convert::message_from_wire(wire).expect("valid") else { panic!("an event") };
+        assert_eq!(part.event, event);
+        text.split_once(r#""pub":1716400000000001,"#).expect("a head").1.to_owned()
+    }
+
+    fn bar() -> Event {
+        let bar = Bar {
+            start: Time(1_716_399_960_000_000_000),
+            open: number("67000.0"),
+            high: number("67123.45"),
+            low: number("66999.9"),
+            close: number("67100"),
+            volume: number("12.50"),
+            vwap: Some(number("67050.25")),
+            trades: 42,
+            closed: true,
+        };
+        event(Channel::Bar(Interval::M1), Data::Bar(bar))
+    }
+
+    #[test]
+    fn bars_and_statistics_have_the_contracts_fields() {
+        assert_eq!(
+            rest(bar()),
+            r#""start":1716399960000000,"open":"67000","high":"67123.45","low":"66999.9","close":"67100","volume":"12.5","vwap":"67050.25","trades":42,"closed":true}"#
+        );
+        let stats = Stats {
+            last: number("67100"),
+            open: number("66000"),
+            high: number("68000"),
+            low: number("65000.5"),
+            volume: number("1234.5"),
+            quote_volume: number("82345678.9"),
+            vwap: None,
+            change: number("1100"),
+            change_pct: Some(number("1.6667")),
+            trades: 99,
+        };
+        assert_eq!(
+            rest(event(Channel::Stats, Data::Stats(Box::new(stats)))),
+            r#""last":"67100","open":"66000","high":"68000","low":"65000.5","volume":"1234.5","quote_volume":"82345678.9","vwap":null,"change":"1100","change_pct":"1.6667","trades":99}"#
+        );
+        let level = |p| Some(Level { price: number(p), size: number("1") });
+        let (bid, ask) = (level("1"), level("2"));
+        let quote = Quote { bid, ask, bid_venue: Some("kraken".into()), ask_venue: Some("coinbase".into()) };
+        assert_eq!(
+            rest(event(Channel::Quote, Data::Quote(quote))),
+            r#""bid":"1","bid_size":"1","ask":"2","ask_size":"1","bid_venue":"kraken","ask_venue":"coinbase"}"#
+        );
+    }
+
+    #[test]
+    fn only_the_fields_of_a_bar_that_are_asked_for_are_kept() {
+        let frame = Frame::new(bar(), "k3f9".into());
+        let fields = Fields::of(&["start", "close"]).expect("known");
+        let narrow = frame.narrowed(Form::Json, fields).expect("less");
+        let head = r#"{"topic":"bar-1m/kraken/BTC-USD","seq":9,"prev":7,"kind":"update","#;
+        let text = format!(r#"{head}"start":1716399960000000,"close":"67100","closed":true}}"#);
+        assert_eq!(std::str::from_utf8(&narrow.bytes).expect("text"), text);
+        let wire = frame.narrowed(Form::Protobuf, fields).expect("less");
+        let wire = v1::SessionResponse::decode(wire.bytes).expect("reads back");
+        let Message::Event(part) = convert::message_from_wire(wire).expect("valid") else { panic!("an event") };
+        let Data::Bar(bar) = part.event.data else { panic!("a bar") };
+        assert_eq!((bar.close, bar.open, bar.trades, bar.closed), (number("67100"), Decimal::ZERO, 0, true));
+    }
 }

@@ -109,6 +109,20 @@ impl<W: Write> Lines<W> {
                 };
                 format!("{best}  {}", paint.dim(&format!("{bids} bids, {asks} asks, {what}")))
             }
+            Data::Bar(b) => {
+                let [open, high, low, close] = [b.open, b.high, b.low, b.close].map(decimal::to_text);
+                let text = format!("o {open}  h {high}  l {low}  c {close}  v {}", decimal::to_text(b.volume));
+                let state = if b.closed { "closed" } else { "running" };
+                format!("{text}  {}", paint.dim(&format!("{} trades, from {}, {state}", b.trades, clock(b.start))))
+            }
+            Data::Stats(s) => {
+                let [last, change, volume] = [s.last, s.change, s.volume].map(decimal::to_text);
+                let percent = s.change_pct.map(|p| format!(" ({}%)", decimal::to_text(p))).unwrap_or_default();
+                let change = format!("{change}{percent}");
+                let change = if s.change.is_sign_negative() { paint.red(&change) } else { paint.green(&change) };
+                let range = format!("{} – {}", decimal::to_text(s.low), decimal::to_text(s.high));
+                format!("{last}  {change}  {}", paint.dim(&format!("{range}, volume {volume}, {} trades", s.trades)))
+            }
             Data::Status(s) => {
                 let state = s.state.as_str();
                 let state = match s.state {

@@ -39,6 +39,8 @@ pub(crate) async fn bounded<T>(what: &str, future: impl Future<Output = T>) -> T
 pub(crate) struct Setup {
     pub(crate) edge: ticker_edge::Config,
     pub(crate) fanout: ticker_fanout::Config,
+    /// What the source publishes was recorded.
+    pub(crate) recorded: bool,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
                 message_bytes_max: REQUEST_BYTES_MAX,
                 ..Default::default()
             },
+            recorded: false,
         }
     }
 }
@@ -135,7 +138,7 @@ impl Stage {
         let fanout = RunningFanout::start(&setup, FREE, "first").await;
         let grpc = format!("http://{}", fanout.address);
         let edge = RunningEdge::start(&setup, &grpc).await;
-        let mut source = Source::open(&grpc).await;
+        let mut source = Source::open(&grpc, setup.recorded).await;
         source.announce("A-USD").await;
         source.announce("B-USD").await;
         let stage = Self { transport, source, setup, fanout, edge };
@@ -150,6 +153,11 @@ impl Stage {
             At::Edge => self.edge.http.clone(),
             At::Fanout => format!("http://{}", self.fanout.address),
         }
+    }
+
+    /// Where the edge's HTTP is.
+    pub(crate) fn edge_url(&self) -> String {
+        self.edge.http.clone()
     }
 
     /// How to reach these services over this trial's transport.
@@ -217,7 +225,7 @@ impl Stage {
         let address = self.fanout.address;
         let _ = bounded("the fanout ends", &mut self.fanout.served).await;
         self.fanout = RunningFanout::start(&self.setup, address, "second").await;
-        self.source = Source::open(&format!("http://{address}")).await;
+        self.source = Source::open(&format!("http://{address}"), self.setup.recorded).await;
         self.source.announce("A-USD").await;
         self.source.announce("B-USD").await;
     }

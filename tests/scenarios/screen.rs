@@ -121,7 +121,7 @@ impl Screen {
     pub(crate) fn die(mut self) -> (String, Vec<Got>) {
         let text = self.cursor();
         let cursor: Cursor = text.parse().expect("a place");
-        self.got.retain(|g| g.event.topic.channel.class() != Class::Event || g.event.seq <= cursor.seq);
+        self.got.retain(|g| g.event.is_conflatable() || g.event.seq <= cursor.seq);
         (text, self.got)
     }
 

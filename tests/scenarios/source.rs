@@ -94,15 +94,19 @@ pub(crate) struct Source {
     batch: u64,
     numbers: HashMap<String, u32>,
     said: u64,
+    /// When what is published next happens, by the venue's clock and by ours.
+    pub(crate) time: Time,
 }
 
 impl Source {
-    pub(crate) async fn open(grpc: &str) -> Self {
+    /// `recorded`: for what is derived, time goes on with what is published.
+    pub(crate) async fn open(grpc: &str, recorded: bool) -> Self {
         let mut client = bounded("a connection to the fanout", IngestClient::connect(grpc.to_owned())).await;
         let client = client.as_mut().expect("it is there");
         let (requests, receiver) = mpsc::channel(BATCHES_MAX);
         // The stream opens with its first message.
-        requests.try_send(v1::PublishRequest { source: "trial".into(), batch: 1, ..Default::default() }).expect("room");
+        let first = v1::PublishRequest { source: "trial".into(), batch: 1, recorded, ..Default::default() };
+        requests.try_send(first).expect("room");
         let answers = client.publish(ReceiverStream::new(receiver)).await.expect("it is open").into_inner();
         let mut source = Self {
             record: Record::default(),
@@ -112,6 +116,7 @@ impl Source {
             batch: 1,
             numbers: HashMap::new(),
             said: 0,
+            time: Time(5_000),
         };
         source.answer(0).await;
         source
@@ -119,10 +124,15 @@ impl Source {
 
     /// An instrument appears, with every channel that an ingest service gives.
     pub(crate) async fn announce(&mut self, symbol: &str) {
+        self.announce_at("alpha", symbol).await;
+    }
+
+    /// The same, at a venue.
+    pub(crate) async fn announce_at(&mut self, venue: &str, symbol: &str) {
         let number = self.numbers.len() as u32;
-        self.numbers.insert(symbol.to_owned(), number);
+        self.numbers.insert(format!("{venue}/{symbol}"), number);
         let instrument = Instrument {
-            venue: "alpha".into(),
+            venue: venue.into(),
             symbol: symbol.into(),
             native: symbol.into(),
             tick_size: None,
@@ -147,13 +157,13 @@ impl Source {
                 .iter()
                 .map(|(topic, kind, data)| {
                     let topic: Topic = topic.parse().expect("a topic");
-                    (topic.clone(), event(&topic, *kind, data.clone()))
+                    (topic.clone(), event(&topic, *kind, data.clone(), self.time))
                 })
                 .collect();
             let wire = events
                 .iter()
                 .map(|(topic, event)| v1::NewEvent {
-                    instrument: self.numbers[topic.symbol.as_str()],
+                    instrument: self.numbers[&format!("{}/{}", topic.venue, topic.symbol)],
                     channel: topic.channel.as_str().to_owned(),
                     event: Some(event_to_wire(event)),
                 })
@@ -181,7 +191,7 @@ impl Source {
 
     async fn send(&mut self, instruments: Vec<v1::NumberedInstrument>, events: Vec<v1::NewEvent>) {
         self.batch += 1;
-        let request = v1::PublishRequest { source: String::new(), batch: self.batch, instruments, events };
+        let request = v1::PublishRequest { batch: self.batch, instruments, events, ..Default::default() };
         bounded("a batch goes out", self.requests.send(request)).await.expect("the stream is open");
     }
 
@@ -284,7 +294,7 @@ fn level(price: i64, size: i64) -> Level {
     Level { price: Decimal::new(price, 2), size: Decimal::new(size, 3) }
 }
 
-fn event(topic: &Topic, kind: Kind, data: Data) -> Event {
-    let topic = Arc::new(topic.clone());
-    Event { topic, seq: 0, prev: 0, kind, ts: Some(Time(5_000)), recv: Time(6_000), published: Time(0), data }
+fn event(topic: &Topic, kind: Kind, data: Data, time: Time) -> Event {
+    let (topic, recv) = (Arc::new(topic.clone()), time.plus_nanos(1_000));
+    Event { topic, seq: 0, prev: 0, kind, ts: Some(time), recv, published: Time(0), data }
 }

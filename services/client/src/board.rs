@@ -52,7 +52,7 @@ pub enum Violation {
     /// Parts out of order, or another event of the topic between them.
     #[error("{topic}: part {part} of {parts} at seq {seq} does not follow what was there")]
     Part { topic: Arc<Topic>, seq: u64, part: u32, parts: u32 },
-    /// An event of an event channel came after its place had been passed.
+    /// An event of an event channel, or a closed bar, came after its place had been passed.
     #[error("{topic}: seq {seq} came after the session had passed {passed}")]
     Late { topic: Arc<Topic>, seq: u64, passed: u64 },
     /// A cursor went back, or is none.
@@ -262,11 +262,10 @@ impl Board {
     fn event(&mut self, event: &Event) -> Result<(), Violation> {
         let topic = &event.topic;
         let seq = event.seq;
-        let class = topic.channel.class();
         let entry = self.topics.entry(Arc::clone(topic)).or_default();
         check_kind(event)?;
         check_order(entry, event)?;
-        if class == Class::Event && !self.joining && seq < self.passed {
+        if !event.is_conflatable() && !self.joining && seq < self.passed {
             return Err(Violation::Late { topic: Arc::clone(topic), seq, passed: self.passed });
         }
         if event.kind != Kind::Snapshot {
@@ -332,7 +331,8 @@ fn check_order(entry: &mut Entry, event: &Event) -> Result<(), Violation> {
             Ok(())
         }
         // The first event that a topic ever had may be an update: there was no state to begin with.
-        (Class::State, None) if prev != 0 && event.kind == Kind::Update => {
+        // A closed bar is an event: what is running is not told by it.
+        (Class::State, None) if prev != 0 && event.kind == Kind::Update && !event.is_closed_bar() => {
             Err(Violation::NoSnapshot { topic: topic(), seq })
         }
         _ => Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ticker_market::{Class, Cursor, Kind, Topic};
+use ticker_market::{Cursor, Kind, Topic};
 use ticker_proto::{Notice, Part};
 
 use crate::board::EPOCH_CHANGED;
@@ -75,7 +75,7 @@ impl Tracker {
         if event.kind == Kind::Snapshot || part.part != part.parts {
             return true;
         }
-        if self.every || event.topic.channel.class() == Class::Event {
+        if self.every || !event.is_conflatable() {
             if let Some(had) = self.had.get(&event.topic) {
                 if event.seq <= *had {
                     return false;

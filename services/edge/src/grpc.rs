@@ -164,11 +164,14 @@ impl MarketData for Service {
         Ok(Response::new(v1::ListInstrumentsResponse { instruments }))
     }
 
-    async fn get_bars(&self, _: Request<v1::GetBarsRequest>) -> Result<Response<v1::GetBarsResponse>, Status> {
-        Err(Code::NotImplemented.status("history (bars) comes with a later version"))
+    async fn get_bars(&self, request: Request<v1::GetBarsRequest>) -> Result<Response<v1::GetBarsResponse>, Status> {
+        self.web.history.bars(request.into_inner()).await.map(Response::new).map_err(status)
     }
 
-    async fn get_trades(&self, _: Request<v1::GetTradesRequest>) -> Result<Response<v1::GetTradesResponse>, Status> {
-        Err(Code::NotImplemented.status("history (trades) comes with a later version"))
+    async fn get_trades(
+        &self,
+        request: Request<v1::GetTradesRequest>,
+    ) -> Result<Response<v1::GetTradesResponse>, Status> {
+        self.web.history.trades(request.into_inner()).await.map(Response::new).map_err(status)
     }
 }

@@ -6,7 +6,7 @@
 //! Layout, in the order in which an event passes: [`upstream`] and [`follow`], the stream from the fanout; [`shard`], the
 //! loop; [`round`] and [`ring`], its writes; [`readers`], its sockets, with [`conn`], [`http1`], [`params`],
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
-//! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
+//! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers, and [`history`], what it asks the fanout for;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
 //! there and over HTTP/2; [`quic`], [`steering`] and [`http3`], the same address over UDP; [`webtransport`],
 //! [`byte_session`], [`framing`], sessions there that are no requests.
@@ -25,6 +25,7 @@ pub mod deflate;
 mod follow;
 pub mod framing;
 mod grpc;
+pub mod history;
 pub mod http1;
 mod http3;
 mod library;
@@ -145,6 +146,7 @@ impl Edge {
         }
         let directory = upstream::SharedDirectory::default();
         let linger = Duration::from_millis(config.linger_ms);
+        let history = history::History::new(channel.clone());
         let link = upstream::Link::new(channel, shards.clone(), needs_taken, Arc::clone(&directory), linger);
         let component = health.component("upstream");
         let follow = tokio::spawn(link.run(component));
@@ -154,6 +156,7 @@ impl Edge {
             shards: shards.clone().into(),
             turn: Arc::default(),
             directory,
+            history,
             connections: connections.clone(),
             write_timeout,
             secure: secure.as_ref().map(|(sockets, certificates)| routes::Secure {

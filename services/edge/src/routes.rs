@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use crate::certificate::Certificates;
 use crate::command::{Ask, Command, ShardHandle, Stalled};
+use crate::history::{self, History};
 use crate::library::Connections;
 use crate::params::{self, Params};
 use crate::pipe::Pipe;
@@ -35,6 +36,7 @@ pub(crate) struct Web {
     /// The next session of the library goes to this shard.
     pub(crate) turn: Arc<AtomicUsize>,
     pub(crate) directory: SharedDirectory,
+    pub(crate) history: History,
     /// Tasks that must end before the edge has.
     pub(crate) connections: Connections,
     /// How long a reader may take nothing of what is sent.
@@ -71,8 +73,8 @@ pub(crate) fn router(web: Web) -> Router {
         .route("/v1/poll", get(poll))
         // CONNECT too: RFC 8441.
         .route("/v1/ws", any(upgraded::websocket))
-        .route("/v1/bars/{venue}/{symbol}", get(|| later("history (bars)")))
-        .route("/v1/trades/{venue}/{symbol}", get(|| later("history (trades)")))
+        .route("/v1/bars/{venue}/{symbol}", get(history::bars))
+        .route("/v1/trades/{venue}/{symbol}", get(history::trades))
         .route("/v1/wt", any(webtransport_elsewhere))
         .route("/v1/rtc", post(|| later("WebRTC")))
         .route("/v1/certificate-hashes", get(certificate_hashes))
@@ -143,7 +145,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
     (StatusCode::METHOD_NOT_ALLOWED, headers, body.to_string()).into_response()
 }
 
-fn json(body: impl Into<Body>) -> Response {
+pub(crate) fn json(body: impl Into<Body>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "no-store"),

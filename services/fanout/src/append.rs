@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use ticker_market::{Channel, Class, Data, Event, Kind, Level, Levels, Time};
-use ticker_tape::TopicId;
+use ticker_tape::{Clock, TopicId};
 
 use crate::core::{Core, InstrumentId, TEXT_BYTES_MAX};
 use crate::depth::{BookChange, BookFault};
@@ -85,10 +85,17 @@ impl Core {
     /// begins with one, and only a snapshot ends an `invalid`.
     pub fn put(&mut self, topic: TopicId, event: Event, now: Time) -> Result<(), Refusal> {
         let state = &self.topics[topic.index()];
-        let instrument = state.instrument;
-        match state.topic.channel {
+        let (instrument, channel) = (state.instrument.ok_or(Refusal::Venue)?, state.topic.channel);
+        let clock = self.instruments[instrument.0 as usize].clock;
+        match clock {
+            Clock::WALL => self.pass_time(clock, now, now),
+            // How an instrument is, ingest says by itself, at times of its own clock.
+            _ if channel != Channel::Status && event.kind != Kind::Invalid => self.pass_time(clock, event.recv, now),
+            _ => {}
+        }
+        match channel {
             Channel::Quote => self.put_quote(topic, instrument, event, now),
-            Channel::Trade => self.put_trade(topic, event, now),
+            Channel::Trade => self.put_trade(topic, instrument, event, now),
             Channel::Book => self.put_book(topic, instrument, event, now),
             Channel::Status => self.put_status(topic, instrument, event, now),
             _ => Err(Refusal::Channel),
@@ -118,7 +125,7 @@ impl Core {
         Ok(())
     }
 
-    fn put_trade(&mut self, topic: TopicId, event: Event, now: Time) -> Result<(), Refusal> {
+    fn put_trade(&mut self, topic: TopicId, id: InstrumentId, event: Event, now: Time) -> Result<(), Refusal> {
         let Data::Trade(trade) = &event.data else { return Err(Refusal::Kind) };
         match event.kind {
             Kind::Update => {}
@@ -131,6 +138,7 @@ impl Core {
         }
         check_text(&trade.trade_id)?;
         check_text(trade.reference.as_deref().unwrap_or_default())?;
+        self.begin_trading(id);
         self.append(topic, event, now);
         Ok(())
     }
@@ -278,14 +286,17 @@ impl Core {
         self.count(&event);
         let event = self.tape.append(topic, event, now);
         self.topics[topic.index()].last = Some(Arc::clone(&event));
+        self.follow(topic, &event);
         event
     }
 
-    fn derive(&mut self, topic: TopicId, mut event: Event) {
+    /// Puts an event behind the last one on the tape, which caused it.
+    pub(crate) fn derive(&mut self, topic: TopicId, mut event: Event) -> Arc<Event> {
         event.prev = self.prev(topic, event.kind);
         self.count(&event);
         let event = self.tape.derive(topic, event);
-        self.topics[topic.index()].last = Some(event);
+        self.topics[topic.index()].last = Some(Arc::clone(&event));
+        event
     }
 
     fn count(&mut self, event: &Event) {

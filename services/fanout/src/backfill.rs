@@ -58,11 +58,18 @@ impl Core {
         Some(page)
     }
 
-    /// The last `count` events of each topic, in one page: fewer of each where all together would be more than
-    /// [`RECENT_EVENTS_MAX`].
+    /// The last `count` events of each topic (of bars: the last closed ones, which are kept for longer than the tape
+    /// reaches back), in one page: fewer of each where all together would be more than [`RECENT_EVENTS_MAX`].
     pub fn recent(&self, topics: &[TopicId], count: usize) -> Page {
         let count = count.min(RECENT_EVENTS_MAX / topics.len().max(1)).max(1);
-        let events = self.tape().last_of(topics, count).take(RECENT_EVENTS_MAX.max(topics.len()));
-        Page { events: events.map(|(_, e)| Arc::clone(e)).collect(), through: self.tape().head(), expired: Vec::new() }
+        let (bars, others): (Vec<TopicId>, Vec<TopicId>) =
+            topics.iter().partition(|id| self.topic(**id).channel.is_bar());
+        let events = self.tape().last_of(&others, count).take(RECENT_EVENTS_MAX.max(topics.len()));
+        let mut events: Vec<Arc<Event>> = events.map(|(_, e)| Arc::clone(e)).collect();
+        for closed in bars.into_iter().filter_map(|id| self.closed_bars(id)) {
+            events.extend(closed.range(closed.len().saturating_sub(count)..).cloned());
+        }
+        events.sort_by_key(|e| e.seq);
+        Page { events, through: self.tape().head(), expired: Vec::new() }
     }
 }

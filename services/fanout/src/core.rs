@@ -8,12 +8,15 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use hashbrown::HashMap;
 use ticker_market::topic::BEST;
-use ticker_market::{Channel, Class, Data, Event, Instrument, Integrity, Kind, Pattern, State, Status, Time, Topic};
+use ticker_market::{
+    Channel, Class, Data, Event, Instrument, Integrity, Interval, Kind, Pattern, State, Status, Time, Topic,
+};
 use ticker_session::catalogue::{Catalogue, Refusal as Unknown};
-use ticker_tape::{Tape, TopicId};
+use ticker_tape::{Clock, Tape, TopicId};
 
 use crate::append::Refusal;
 use crate::depth::DepthBook;
+use crate::derive::{Bests, Clocks, LeftOut, Trading};
 use crate::sources::{SourceId, Sources};
 
 /// Longest text of a name from outside (a venue's own name, a trade's id, a reason), in bytes.
@@ -41,7 +44,8 @@ pub(crate) struct InstrumentId(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) struct TopicState {
     pub(crate) topic: Arc<Topic>,
-    pub(crate) instrument: InstrumentId,
+    /// Whose it is; `None` where it is made of several instruments.
+    pub(crate) instrument: Option<InstrumentId>,
     /// The place at which it appeared. Rises with the topic's number.
     pub(crate) born: u64,
     /// Its last event; `None` if nothing has happened yet.
@@ -76,11 +80,29 @@ pub(crate) struct InstrumentState {
     pub(crate) crossed: bool,
     /// Its publisher is away.
     pub(crate) lost: bool,
+    /// The clock that its bars go by.
+    pub(crate) clock: Clock,
+    /// What is derived from its trades, once there was one.
+    pub(crate) trading: Option<Box<Trading>>,
+    /// The consolidated quote that it has a part in, and which part.
+    pub(crate) best: Option<(usize, usize)>,
 }
 
 /// The channels that topics are made of today.
-const SERVED: [Channel; 6] =
-    [Channel::Quote, Channel::Trade, Channel::Book, Channel::Book10, Channel::Book50, Channel::Status];
+const SERVED: [Channel; 12] = [
+    Channel::Quote,
+    Channel::Trade,
+    Channel::Book,
+    Channel::Book10,
+    Channel::Book50,
+    Channel::Status,
+    Channel::Bar(Interval::S1),
+    Channel::Bar(Interval::M1),
+    Channel::Bar(Interval::M5),
+    Channel::Bar(Interval::H1),
+    Channel::Bar(Interval::D1),
+    Channel::Stats,
+];
 
 impl InstrumentState {
     /// The topic of a channel, if the instrument has it.
@@ -121,6 +143,11 @@ pub struct Core {
     limits: CoreLimits,
     /// Events put on the tape, by place in [`Channel::ALL`].
     pub(crate) counts: [u64; Channel::ALL.len()],
+    pub(crate) clocks: Clocks,
+    /// The consolidated quotes, one a symbol.
+    pub(crate) bests: Bests,
+    /// Trades that bars leave out.
+    pub(crate) left_out: LeftOut,
 }
 
 impl Core {
@@ -136,6 +163,9 @@ impl Core {
             catalogue: Catalogue::default(),
             limits,
             counts: [0; Channel::ALL.len()],
+            clocks: Clocks::default(),
+            bests: Bests::default(),
+            left_out: LeftOut::default(),
         }
     }
 
@@ -205,7 +235,8 @@ impl Core {
         if last.kind == Kind::Invalid {
             return Some(Event { prev: 0, ..Event::clone(last) });
         }
-        let data = match (&self.instruments[state.instrument.0 as usize].book, channel) {
+        let book = state.instrument.and_then(|id| self.instruments[id.0 as usize].book.as_ref());
+        let data = match (book, channel) {
             (Some(book), Channel::Book) => Data::Book(book.whole()),
             (Some(book), Channel::Book10) => Data::Book(book.ten()),
             (Some(book), Channel::Book50) => Data::Book(book.fifty()),
@@ -223,14 +254,15 @@ impl Core {
         })
     }
 
-    /// Does what time brings: forgets what is too old, calls stale what nobody publishes any more. Returns whether
-    /// something was put on the tape.
+    /// Does what time brings: forgets what is too old, calls stale what nobody publishes any more, closes bars. Returns
+    /// whether something was put on the tape.
     pub fn sweep(&mut self, now: Time) -> bool {
         let head = self.tape.head();
         self.tape.evict(now);
         for source in self.sources.overdue(now, self.limits.source_grace_nanos) {
             self.lose(source, now);
         }
+        self.pass_time(Clock::WALL, now, now);
         self.tape.head() > head
     }
 
@@ -273,6 +305,7 @@ impl Core {
         self.catalogue.insert(instrument.clone());
         let instrument = Arc::new(instrument);
         let seq = self.tape.announce(Arc::clone(&instrument), now);
+        let clock = self.sources.clock_of(owner);
         self.instruments.push(InstrumentState {
             instrument,
             owner,
@@ -282,6 +315,9 @@ impl Core {
             told: None,
             crossed: false,
             lost: false,
+            clock,
+            trading: None,
+            best: None,
         });
         self.instrument_ids.insert(key, id);
         self.add_topics(id, seq);
@@ -289,23 +325,38 @@ impl Core {
     }
 
     fn add_topics(&mut self, id: InstrumentId, born: u64) {
-        let state = &mut self.instruments[id.0 as usize];
-        let instrument = Arc::clone(&state.instrument);
+        let instrument = Arc::clone(&self.instruments[id.0 as usize].instrument);
         for topic in instrument.topics() {
             let Some(at) = SERVED.iter().position(|c| *c == topic.channel) else { continue };
-            if state.topics[at].is_some() {
+            if self.instruments[id.0 as usize].topics[at].is_some() {
                 continue;
             }
-            // Six topics at most for each of the instruments, whose number fits well below.
-            let number = TopicId(u32::try_from(self.topics.len()).expect("instruments_max bounds the topics"));
-            let topic = Arc::new(topic);
+            let is_book = topic.channel == Channel::Book;
+            let number = self.add_topic(topic, Some(id), born);
+            let state = &mut self.instruments[id.0 as usize];
             state.topics[at] = Some(number);
-            if topic.channel == Channel::Book {
+            if is_book {
                 state.book = Some(Box::new(DepthBook::new()));
             }
-            self.topic_ids.insert(Arc::clone(&topic), number);
-            self.topics.push(TopicState { topic, instrument: id, born, last: None });
         }
+        if let Some(topic) = instrument.best_topic()
+            && self.instruments[id.0 as usize].best.is_none()
+        {
+            let number = match self.topic_id(&topic) {
+                Some(number) => number,
+                None => self.add_topic(topic, None, born),
+            };
+            self.join_best(id, number);
+        }
+    }
+
+    fn add_topic(&mut self, topic: Topic, instrument: Option<InstrumentId>, born: u64) -> TopicId {
+        // At most one for each channel of each of the instruments, and one for its symbol: well below the limit.
+        let number = TopicId(u32::try_from(self.topics.len()).expect("instruments_max bounds the topics"));
+        let topic = Arc::new(topic);
+        self.topic_ids.insert(Arc::clone(&topic), number);
+        self.topics.push(TopicState { topic, instrument, born, last: None });
+        number
     }
 }
 

@@ -4,14 +4,15 @@
 //! - [`publish`]: the service `Ingest`, a stream of batches from each ingest service;
 //! - [`sources`]: which batches are on the tape already, and who is missed;
 //! - [`append`]: an event gets its place, books their sums, and what is derived stands behind it;
-//! - `depth`: a venue's book and the derived ones;
+//! - `depth`: a venue's book and the derived ones; `derive`: bars, statistics, the consolidated quote, and the time that
+//!   they go by;
 //! - [`core`]: the tape, topics, instruments, newest values;
 //! - [`reader`]: a follower's place on the tape; [`steps`]: what it is told, on the wire;
-//! - [`relay`]: the service `Relay`, for edges; [`backfill`]: older events;
+//! - [`relay`]: the service `Relay`, for edges; [`backfill`]: older events; [`history`]: bars and trades by time;
 //! - [`market_data`] and [`subscribe`]: the service `MarketData`, for everyone;
 //! - [`serve`](mod@serve): listeners, health, reflection, the end in good order; [`telemetry`]: the metrics.
 //!
-//! `core`, `append`, `sources`, `depth`, `reader` and `backfill` do no I/O and know no clock. One mutex guards the core:
+//! `core`, `append`, `sources`, `depth`, `derive`, `reader`, `backfill` and `history` do no I/O and know no clock. One mutex guards the core:
 //! it is held for one batch or one pass of one reader, never over an await.
 //!
 //! Deliberately absent: venues, the readers of edges, and every queue: a slow follower falls off the tape's end, and is
@@ -22,8 +23,10 @@ pub mod backfill;
 pub mod config;
 pub mod core;
 mod depth;
+mod derive;
 #[cfg(test)]
 mod fixture;
+pub mod history;
 pub mod market_data;
 pub mod publish;
 pub mod reader;

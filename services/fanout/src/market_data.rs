@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ticker_market::{Class, Event, Pattern, Topic, topic::is_venue};
+use ticker_market::topic::is_venue;
+use ticker_market::{Channel, Class, Cursor, CursorError, Event, Interval, Pattern, Topic, TopicError};
 use ticker_proto::convert::{event_to_wire, instrument_to_wire, status_to_wire};
 use ticker_proto::v1::market_data_server::MarketData;
 use ticker_proto::{Code, v1};
@@ -12,6 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::Fanout;
 use crate::core::Core;
+use crate::history::{HistoryPage, Range};
 use crate::relay::counted;
 use crate::subscribe::Messages;
 
@@ -60,16 +62,62 @@ impl MarketData for Fanout {
         Ok(Response::new(v1::ListInstrumentsResponse { instruments }))
     }
 
-    async fn get_bars(&self, _: Request<v1::GetBarsRequest>) -> Result<Response<v1::GetBarsResponse>, Status> {
-        Err(counted(Code::NotImplemented.status("bars are not implemented yet")))
+    async fn get_bars(&self, request: Request<v1::GetBarsRequest>) -> Result<Response<v1::GetBarsResponse>, Status> {
+        let asked = request.into_inner();
+        let interval = Interval::from_name(&asked.interval).ok_or_else(|| {
+            let names = Interval::ALL.map(Interval::as_str).join(", ");
+            counted(Code::BadRequest.status(format!("`interval` is `{}`: expected one of {names}", asked.interval)))
+        })?;
+        let range = Range::new(asked.start, asked.end, asked.limit);
+        let topic = Topic::new(Channel::Bar(interval), &asked.venue, &asked.symbol);
+        let (events, next) = self.history(topic, range, &asked.cursor, Core::bars).map_err(counted)?;
+        Ok(Response::new(v1::GetBarsResponse { events, next }))
     }
 
-    async fn get_trades(&self, _: Request<v1::GetTradesRequest>) -> Result<Response<v1::GetTradesResponse>, Status> {
-        Err(counted(Code::NotImplemented.status("the history of trades is not implemented yet; the tape's own reach is given by Subscribe with `from` or `recent`")))
+    async fn get_trades(
+        &self,
+        request: Request<v1::GetTradesRequest>,
+    ) -> Result<Response<v1::GetTradesResponse>, Status> {
+        let asked = request.into_inner();
+        let range = Range::new(asked.start, asked.end, asked.limit);
+        let topic = Topic::new(Channel::Trade, &asked.venue, &asked.symbol);
+        let (events, next) = self.history(topic, range, &asked.cursor, Core::trades).map_err(counted)?;
+        Ok(Response::new(v1::GetTradesResponse { events, next }))
     }
 }
 
 impl Fanout {
+    /// A page of history, on the wire, and the cursor of the next.
+    fn history(
+        &self,
+        topic: Result<Topic, TopicError>,
+        range: Range,
+        cursor: &str,
+        page: fn(&Core, TopicId, &Range) -> HistoryPage,
+    ) -> Result<(Vec<v1::Event>, String), Status> {
+        let bad = |message: String| Code::BadRequest.status(message);
+        let topic =
+            topic.map_err(|_| bad("a venue is 1 to 32 of a-z 0-9 -, a symbol 1 to 64 of A-Z 0-9 . - _".into()))?;
+        let mut range = range;
+        if range.start.zip(range.end).is_some_and(|(start, end)| end <= start) {
+            return Err(bad("`end` is not after `start`".into()));
+        }
+        let core = self.core();
+        let id = core.known_topic(&topic).map_err(|why| why.code.status(why.message))?;
+        if !cursor.is_empty() {
+            let cursor: Cursor = cursor.parse().map_err(|why: CursorError| bad(why.to_string()))?;
+            if cursor.epoch != *core.tape().epoch() {
+                return Err(bad(format!("the cursor {cursor} is of another epoch: ask again without it")));
+            }
+            range.after = Some(cursor.seq);
+        }
+        let HistoryPage { events, next } = page(&core, id, &range);
+        let next = next.map(|seq| core.tape().cursor_at(seq).to_string()).unwrap_or_default();
+        drop(core);
+        let topic = topic.to_string();
+        Ok((events.iter().map(|e| v1::Event { topic: topic.clone(), ..event_to_wire(e) }).collect(), next))
+    }
+
     /// The newest values of state and book topics, and the cursor at which they hold.
     fn snapshots(&self, texts: &[String]) -> Result<(String, Vec<Event>), Status> {
         if texts.is_empty() {

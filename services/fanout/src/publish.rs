@@ -166,6 +166,9 @@ impl Publisher {
             Some(stream) => stream,
             None => {
                 let stream = core.attach(&request.source, request.batch, now).map_err(status_of)?;
+                if request.recorded {
+                    core.set_recorded(stream);
+                }
                 self.name.clone_from(&request.source);
                 tracing::info!(source = self.name, batch = request.batch, "a publisher's stream has begun");
                 self.stream = Some(stream);

@@ -182,7 +182,7 @@ impl Reader {
                     _ => 0,
                 }
             }
-            Record::Event(..) => 0,
+            Record::Event(..) | Record::Tick(..) => 0,
             Record::Instrument(instrument) => {
                 out.push(Piece::Instrument(entry.seq, Arc::clone(instrument)));
                 let mut topics = Vec::new();

@@ -2,6 +2,7 @@
 
 use hashbrown::HashMap;
 use ticker_market::{Channel, Data, Event, Kind, Time};
+use ticker_tape::Clock;
 
 use crate::append::Times;
 use crate::core::{Core, InstrumentId};
@@ -61,6 +62,8 @@ struct Source {
     /// Since when it has no stream; `None` while it has one.
     away_since: Option<Time>,
     lost: bool,
+    /// What it publishes was recorded: it has a clock of its own.
+    recorded: bool,
 }
 
 /// All sources that are remembered.
@@ -93,6 +96,18 @@ impl Sources {
         ids
     }
 
+    /// The clock that a source's instruments go by.
+    pub(crate) fn clock_of(&self, id: SourceId) -> Clock {
+        let recorded = self.by_id.get(&id).is_some_and(|s| s.recorded);
+        // The first is that of the wall.
+        if recorded { Clock(id.0 + 1) } else { Clock::WALL }
+    }
+
+    /// Is there a source whose clock that is?
+    pub(crate) fn has_clock(&self, clock: Clock) -> bool {
+        self.by_id.iter().any(|(id, s)| s.recorded && Clock(id.0 + 1) == clock)
+    }
+
     fn insert(&mut self, name: &str) -> Result<SourceId, SourceError> {
         if self.by_id.len() >= self.max {
             // One that is lost has told its readers so already; the one that is away longest goes first.
@@ -105,8 +120,8 @@ impl Sources {
         let id = SourceId(self.next);
         self.next += 1;
         self.by_name.insert(name.to_owned(), id);
-        let source = Source { name: name.to_owned(), last: 0, generation: 0, away_since: None, lost: false };
-        self.by_id.insert(id, source);
+        let (name, last, generation) = (name.to_owned(), 0, 0);
+        self.by_id.insert(id, Source { name, last, generation, away_since: None, lost: false, recorded: false });
         Ok(id)
     }
 }
@@ -134,6 +149,14 @@ impl Core {
             self.restore(id, now);
         }
         Ok(stream)
+    }
+
+    /// What the source of that stream publishes was recorded: for what is derived, time goes on with its events. To be said
+    /// before its instruments are announced.
+    pub fn set_recorded(&mut self, stream: Stream) {
+        if let Some(source) = self.sources.by_id.get_mut(&stream.source) {
+            source.recorded = true;
+        }
     }
 
     /// What a batch of a stream is to the tape.
@@ -204,6 +227,7 @@ impl Core {
     pub(crate) fn take_over(&mut self, id: InstrumentId, owner: SourceId, now: Time) {
         let times = Times { ts: None, recv: now };
         self.distrust(id, times, now);
+        self.follow_clock(id, self.sources.clock_of(owner));
         let state = &mut self.instruments[id.0 as usize];
         state.owner = owner;
         state.lost = false;

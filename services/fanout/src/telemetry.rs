@@ -1,7 +1,7 @@
 //! The metrics.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
-use ticker_market::{Channel, Time};
+use ticker_market::{Channel, Interval, Time};
 
 use crate::core::Core;
 
@@ -22,6 +22,8 @@ pub(crate) const SESSIONS: &str = "ticker_fanout_sessions";
 pub(crate) const STREAMS_ENDED: &str = "ticker_fanout_streams_ended_total";
 pub(crate) const REQUESTS_REFUSED: &str = "ticker_fanout_requests_refused_total";
 pub(crate) const BACKFILL_EVENTS: &str = "ticker_fanout_backfill_events_total";
+
+pub(crate) const BAR_TRADES_LEFT_OUT: &str = "ticker_fanout_bar_trades_left_out_total";
 
 /// Says what each metric is.
 pub(crate) fn describe() {
@@ -46,6 +48,10 @@ pub(crate) fn describe() {
     describe_counter!(STREAMS_ENDED, "Followers' streams that were ended here, by reason");
     describe_counter!(REQUESTS_REFUSED, "Requests that were refused, by code");
     describe_counter!(BACKFILL_EVENTS, "Older events given by Backfill");
+    describe_counter!(
+        BAR_TRADES_LEFT_OUT,
+        "Trades that a bar left out, by interval and cause: late (it was closed), ahead (more than 10 s)"
+    );
 }
 
 /// Shows what the core holds.
@@ -54,6 +60,11 @@ pub(crate) fn show(core: &Core, now: Time, streams: usize, sessions: usize) {
     for (channel, count) in Channel::ALL.iter().zip(core.counts) {
         if channel.is_served() {
             counter!(EVENTS, "channel" => channel.as_str()).absolute(count);
+        }
+    }
+    for (at, interval) in Interval::ALL.into_iter().map(Interval::as_str).enumerate() {
+        for (cause, counts) in [("late", &core.left_out.late), ("ahead", &core.left_out.ahead)] {
+            counter!(BAR_TRADES_LEFT_OUT, "interval" => interval, "cause" => cause).absolute(counts[at]);
         }
     }
     gauge!(TAPE_BYTES).set(tape.bytes() as f64);

@@ -46,15 +46,21 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher, and where sources hand in to it.
-    pub(crate) fn new(name: &str, limits: Limits, progress: &Progress, health: Component) -> (Self, Intake) {
+    /// A publisher, and where sources hand in to it. `recorded`: what they tell has the times of a recording.
+    pub(crate) fn new(
+        name: &str,
+        recorded: bool,
+        limits: Limits,
+        progress: &Progress,
+        health: Component,
+    ) -> (Self, Intake) {
         let (queue, waiting) = mpsc::channel(QUEUE_BUNDLES_MAX);
         let (retell, wanted) = watch::channel(0);
         let numbers = Arc::new(Numbers::default());
         let room_bytes = limits.queue_bytes_max;
         let room = Arc::new(Semaphore::new(room_bytes));
         let queue_of = (waiting, Arc::clone(&room));
-        let outbox = Outbox::new(name, limits, queue_of, Arc::clone(&numbers), progress.clone());
+        let outbox = Outbox::new((name, recorded), limits, queue_of, Arc::clone(&numbers), progress.clone());
         let intake = Intake { queue, room, room_bytes, numbers, retell: wanted };
         health.set_waiting("the fanout's first answer");
         (Self { outbox: Arc::new(outbox), retell, health }, intake)

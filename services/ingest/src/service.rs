@@ -104,7 +104,10 @@ impl Ingest {
     pub async fn run(self, fanout: Channel, health: Health, drain: Drain) -> Result<(), IngestError> {
         describe_metrics();
         let Self { config, venues, recordings, archives, progress } = self;
-        let (publisher, intake) = Publisher::new(&config.name, config.limits, &progress, health.component("publish"));
+        // Beside anything live, time is that of the clock.
+        let recorded = config.replay.is_some() && config.synthetic.is_none() && venues.is_empty();
+        let health_of = health.component("publish");
+        let (publisher, intake) = Publisher::new(&config.name, recorded, config.limits, &progress, health_of);
         let mut sources: JoinSet<Result<(), IngestError>> = JoinSet::new();
         if let Some(market) = config.synthetic {
             let source = progress.source(ticker_feeds::synthetic::VENUE, SourceKind::Synthetic);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
-use crate::{Channel, Decimal, Time, Topic};
+use crate::{Bar, Channel, Class, Decimal, Stats, Time, Topic};
 
 /// What an event does to what the reader holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -187,6 +187,10 @@ pub enum Data {
     Trade(Trade),
     /// `book`, `book-10`, `book-50`.
     Book(Levels),
+    /// `bar-*`.
+    Bar(Bar),
+    /// `stats`. Boxed: it is larger than the others, and rare.
+    Stats(Box<Stats>),
     /// `status`.
     Status(Status),
 }
@@ -199,6 +203,8 @@ impl Data {
             Data::Quote(_) => matches!(channel, Channel::Quote),
             Data::Trade(_) => matches!(channel, Channel::Trade),
             Data::Book(_) => matches!(channel, Channel::Book | Channel::Book10 | Channel::Book50),
+            Data::Bar(_) => channel.is_bar(),
+            Data::Stats(_) => matches!(channel, Channel::Stats),
             Data::Status(_) => matches!(channel, Channel::Status),
         }
     }
@@ -226,10 +232,21 @@ pub struct Event {
 }
 
 impl Event {
+    /// Is it a closed bar that happened here (and no snapshot)?
+    pub fn is_closed_bar(&self) -> bool {
+        matches!(&self.data, Data::Bar(bar) if bar.closed) && self.kind != Kind::Snapshot
+    }
+
+    /// May a reader do without it where a later one has come? Not if it is of an event channel, or a closed bar.
+    pub fn is_conflatable(&self) -> bool {
+        self.topic.channel.class() != Class::Event && !self.is_closed_bar()
+    }
+
     /// Bytes that it holds in memory, roughly: what the tape's limit counts.
     pub fn memory_bytes(&self) -> usize {
         let own = match &self.data {
             Data::Book(levels) => (levels.bids.len() + levels.asks.len()) * size_of::<Level>(),
+            Data::Stats(_) => size_of::<Stats>(),
             _ => 0,
         };
         size_of::<Event>() + own

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use compact_str::CompactString;
 
+use crate::Time;
+
 /// Longest text of a topic or pattern, in bytes.
 pub const TOPIC_BYTES_MAX: usize = 128;
 
@@ -24,6 +26,44 @@ pub enum Interval {
     H1,
     /// One day, UTC.
     D1,
+}
+
+impl Interval {
+    /// Every interval, shortest first.
+    pub const ALL: [Interval; 5] = [Interval::S1, Interval::M1, Interval::M5, Interval::H1, Interval::D1];
+
+    /// The name in a channel and in a query.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Interval::S1 => "1s",
+            Interval::M1 => "1m",
+            Interval::M5 => "5m",
+            Interval::H1 => "1h",
+            Interval::D1 => "1d",
+        }
+    }
+
+    /// The interval of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|i| i.as_str() == name)
+    }
+
+    /// Its length, in nanoseconds.
+    pub const fn nanos(self) -> i64 {
+        let seconds = match self {
+            Interval::S1 => 1,
+            Interval::M1 => 60,
+            Interval::M5 => 300,
+            Interval::H1 => 3_600,
+            Interval::D1 => 86_400,
+        };
+        seconds * 1_000_000_000
+    }
+
+    /// When the interval began that `at` lies in: whole multiples of its length since the Unix epoch, so days are UTC.
+    pub const fn start_of(self, at: Time) -> Time {
+        Time(at.0.div_euclid(self.nanos()).saturating_mul(self.nanos()))
+    }
 }
 
 /// The kind of data that a topic carries.
@@ -118,10 +158,12 @@ impl Channel {
 
     /// Is this channel served today? The others answer `not_implemented`.
     pub const fn is_served(self) -> bool {
-        matches!(
-            self,
-            Channel::Quote | Channel::Trade | Channel::Book | Channel::Book10 | Channel::Book50 | Channel::Status
-        )
+        !matches!(self, Channel::Deriv | Channel::Liquidation)
+    }
+
+    /// Are some of its events states and others (the closed bars) events? See [`crate::Event::is_conflatable`].
+    pub const fn is_bar(self) -> bool {
+        matches!(self, Channel::Bar(_))
     }
 
     /// Best levels of each side that a derived book keeps; `None` where the channel is no derived book.
@@ -314,6 +356,24 @@ mod tests {
     }
 
     #[test]
+    fn intervals_begin_at_multiples_of_their_length() {
+        let at = Time::parse_rfc3339("2026-08-09T21:05:49.5Z").expect("a time");
+        for (interval, start) in Interval::ALL.into_iter().zip([
+            "2026-08-09T21:05:49Z",
+            "2026-08-09T21:05:00Z",
+            "2026-08-09T21:05:00Z",
+            "2026-08-09T21:00:00Z",
+            "2026-08-09T00:00:00Z",
+        ]) {
+            assert_eq!(Some(interval.start_of(at)), Time::parse_rfc3339(start), "{}", interval.as_str());
+            assert_eq!(Channel::from_name(&format!("bar-{}", interval.as_str())), Some(Channel::Bar(interval)));
+            assert_eq!(Interval::from_name(interval.as_str()), Some(interval));
+        }
+        assert_eq!(Interval::S1.start_of(Time(-1)), Time(-1_000_000_000));
+        assert_eq!(Interval::D1.start_of(Time(i64::MIN)), Time(i64::MIN), "whatever comes from outside");
+    }
+
+    #[test]
     fn a_star_stands_for_one_whole_part_and_not_for_best() {
         let topic = |t: &str| t.parse::<Topic>().expect("a topic");
         let pattern = |t: &str| t.parse::<Pattern>().expect("a pattern");
@@ -321,7 +381,7 @@ mod tests {
         assert!(!pattern("trade/*/BTC-USD").matches(&topic("trade/kraken/ETH-USD")));
         assert!(!pattern("quote/*/BTC-USD").matches(&topic("quote/best/BTC-USD")));
         assert!(pattern("quote/best/*").matches(&topic("quote/best/BTC-USD")));
-        assert!(!pattern("*/kraken/*").matches(&topic("stats/kraken/BTC-USD")), "not served yet");
+        assert!(!pattern("*/kraken/*").matches(&topic("deriv/kraken/BTC-USD")), "not served yet");
         assert!(pattern("quote/kraken/*").exactness() > pattern("quote/*/*").exactness());
         for bad in ["quote/k*/BTC-USD", "**/kraken/BTC-USD", "quote/kraken/BTC-*"] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");

@@ -1,7 +1,9 @@
 //! Which topics exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use compact_str::CompactString;
+use ticker_market::topic::BEST;
 use ticker_market::{Channel, Instrument, Pattern, Topic};
 use ticker_proto::Code;
 
@@ -24,7 +26,9 @@ impl Refusal {
 /// All instruments, by venue and symbol.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
-    instruments: BTreeMap<(compact_str::CompactString, compact_str::CompactString), Instrument>,
+    instruments: BTreeMap<(CompactString, CompactString), Instrument>,
+    /// Symbols with a consolidated quote.
+    best: BTreeSet<CompactString>,
 }
 
 impl Catalogue {
@@ -34,6 +38,7 @@ impl Catalogue {
         if self.instruments.get(&key) == Some(&instrument) {
             return false;
         }
+        self.best.extend(instrument.best_topic().map(|t| t.symbol));
         self.instruments.insert(key, instrument);
         true
     }
@@ -41,6 +46,7 @@ impl Catalogue {
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.instruments.clear();
+        self.best.clear();
     }
 
     /// All instruments, by venue, then by symbol.
@@ -50,13 +56,19 @@ impl Catalogue {
 
     /// All topics that a pattern matches now.
     pub fn matching<'a>(&'a self, pattern: &'a Pattern) -> impl Iterator<Item = Topic> + 'a {
-        self.instruments.values().flat_map(Instrument::topics).filter(move |t| pattern.matches(t))
+        let best =
+            |symbol: &CompactString| Topic { channel: Channel::Quote, venue: BEST.into(), symbol: symbol.clone() };
+        let topics = self.instruments.values().flat_map(Instrument::topics).chain(self.best.iter().map(best));
+        topics.filter(move |t| pattern.matches(t))
     }
 
     /// Is this a topic that can be subscribed to? If not: why, and what may have been meant.
     pub fn check(&self, topic: &Topic) -> Result<(), Refusal> {
         if !topic.channel.is_served() {
             return Err(not_served(topic.channel));
+        }
+        if topic.venue == BEST {
+            return self.check_best(topic);
         }
         let Some(instrument) = self.instruments.get(&(topic.venue.clone(), topic.symbol.clone())) else {
             return Err(self.unknown(topic));
@@ -77,13 +89,25 @@ impl Catalogue {
         ))
     }
 
+    fn check_best(&self, topic: &Topic) -> Result<(), Refusal> {
+        let message = match topic.channel {
+            Channel::Quote if self.best.contains(&topic.symbol) => return Ok(()),
+            Channel::Quote => match nearest(topic.symbol.as_str(), self.best.iter().map(CompactString::as_str)) {
+                Some(near) => format!("no venue quotes {}; did you mean {near}?", topic.symbol),
+                None => format!("no venue quotes {}; GET /v1/instruments lists what there is", topic.symbol),
+            },
+            channel => format!("the consolidated venue `{BEST}` has no channel `{channel}`; it has quote"),
+        };
+        Err(Refusal::new(Code::UnknownTopic, message))
+    }
+
     fn unknown(&self, topic: &Topic) -> Refusal {
         let mut venues: Vec<&str> = self.instruments.keys().map(|(v, _)| v.as_str()).collect();
         venues.dedup();
         let message = if venues.is_empty() {
             format!("no instrument {}:{}; no venue has announced its instruments yet", topic.venue, topic.symbol)
         } else if !venues.contains(&topic.venue.as_str()) {
-            match nearest(topic.venue.as_str(), venues.iter().copied()) {
+            match nearest(topic.venue.as_str(), venues.iter().copied().chain([BEST])) {
                 Some(near) => format!("no venue {}; did you mean {near}?", topic.venue),
                 None => format!("no venue {}; there are {}", topic.venue, venues.join(", ")),
             }
@@ -152,6 +176,14 @@ mod tests {
         );
         assert_eq!(check("quote/coinbse/BTC-USD"), Err("no venue coinbse; did you mean coinbase?".to_owned()));
         assert!(check("book/coinbase/BTC-USD").expect_err("no book").contains("has no channel `book`"));
-        assert!(check("stats/coinbase/BTC-USD").expect_err("later").contains("not implemented"));
+        assert!(check("deriv/coinbase/BTC-USD").expect_err("later").contains("not implemented"));
+        for text in ["bar-1m/coinbase/BTC-USD", "stats/coinbase/BTC-USD", "quote/best/BTC-USD"] {
+            assert_eq!(check(text), Ok(()), "{text}: derived");
+        }
+        assert_eq!(check("quote/best/BTC-USX"), Err("no venue quotes BTC-USX; did you mean BTC-USD?".to_owned()));
+        assert!(check("trade/best/BTC-USD").expect_err("quotes only").contains("it has quote"));
+        assert_eq!(check("quote/bets/BTC-USD"), Err("no venue bets; did you mean best?".to_owned()));
+        let matching = |p: &str| catalogue.matching(&p.parse().expect("a pattern")).count();
+        assert_eq!((matching("quote/*/*"), matching("quote/best/*"), matching("bar-1m/*/BTC-USD")), (2, 2, 1));
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Due {
     pub(crate) every: bool,
     /// The subscription begins with it.
     pub(crate) begins: bool,
+    /// It comes before that with which the subscription begins: a closed bar before the state.
+    pub(crate) is_before: bool,
     /// It goes by an unreliable way.
     pub(crate) datagram: bool,
 }
@@ -72,6 +74,7 @@ impl Hub {
                 conflated: 0,
                 every: true,
                 begins: false,
+                is_before: false,
                 datagram: false,
             });
         }
@@ -100,21 +103,69 @@ impl Hub {
                     conflated: if sub.fresh { 0 } else { place.saturating_sub(sub.place + 1) },
                     every,
                     begins: sub.fresh,
+                    is_before: false,
                     datagram: !sub.fresh && topic.is_trusted(),
                 });
                 continue;
             }
-            let mut begins = sub.fresh;
-            let mut push = |frame: &Arc<Frame>, place: u64, conflated: u64| {
-                let fields = options.fields;
-                let begins = std::mem::take(&mut begins);
-                let frame = Arc::clone(frame);
-                due.push(Due { sub: *index, frame, fields, place, conflated, every, begins, datagram: false });
-            };
             // What follows one by one from here on, if anything.
             let mut from = sub.place;
-            if let Some(next) = session.next_at.get(at).filter(|next| limited && **next > now) {
-                wake = wake.min(*next);
+            let is_limited = session.next_at.get(at).is_some_and(|next| limited && *next > now);
+            let in_turn = !session.behind && !limited && from >= topic.base() && session.bucket.is_none();
+            let in_turn = in_turn && !(once && topic.end() - from > EVENTS_MAX as u64);
+            if topic.topic.channel.is_bar() && (sub.fresh || !(every || in_turn)) {
+                // The closed bars go first: the state that follows is newer than all of them.
+                if topic.has_lost_closed(from) {
+                    is_slow = Some(slow(topic, from));
+                    break;
+                }
+                let first = due.len();
+                for (ordinal, frame) in topic.closed_from(from) {
+                    if due.len() - first >= EVENTS_MAX {
+                        stop = stop.min(frame.event.seq);
+                        break;
+                    }
+                    due.push(Due {
+                        sub: *index,
+                        frame: Arc::clone(frame),
+                        fields: options.fields,
+                        place: ordinal + 1,
+                        conflated: if sub.fresh { 0 } else { ordinal - from },
+                        every: true,
+                        begins: false,
+                        is_before: sub.fresh,
+                        datagram: false,
+                    });
+                    from = ordinal + 1;
+                }
+                if from < topic.end() || sub.fresh {
+                    if is_limited {
+                        wake = wake.min(session.next_at[at]);
+                    } else if let Some((frame, end)) = topic.newest(sub.fresh) {
+                        due.push(Due {
+                            sub: *index,
+                            frame,
+                            fields: options.fields,
+                            place: end,
+                            conflated: if sub.fresh { 0 } else { end - from - 1 },
+                            every,
+                            begins: sub.fresh,
+                            is_before: false,
+                            datagram: false,
+                        });
+                    }
+                }
+                continue;
+            }
+            let mut begins = sub.fresh;
+            let mut push = |frame: &Arc<Frame>, place: u64, conflated: u64| {
+                let (sub, fields, every) = (*index, options.fields, every || frame.event.is_closed_bar());
+                let (begins, is_before, datagram) = (std::mem::take(&mut begins), false, false);
+                let frame = Arc::clone(frame);
+                due.push(Due { sub, frame, fields, place, conflated, every, begins, is_before, datagram });
+            };
+            if is_limited {
+                wake = wake.min(session.next_at[at]);
                 continue;
             }
             if sub.fresh {
@@ -126,14 +177,10 @@ impl Hub {
                     is_slow = Some(slow(topic, sub.place));
                     break;
                 }
-            } else {
-                let in_turn = !session.behind && !limited && sub.place >= topic.base() && session.bucket.is_none();
-                let in_turn = in_turn && !(once && topic.end() - sub.place > EVENTS_MAX as u64);
-                if !in_turn && sub.place < topic.end() {
-                    let Some((frame, place)) = topic.catch_up(sub.place) else { continue };
-                    push(&frame, place, place - sub.place - 1);
-                    from = if limited { topic.end() } else { place };
-                }
+            } else if !in_turn && sub.place < topic.end() {
+                let Some((frame, place)) = topic.catch_up(sub.place) else { continue };
+                push(&frame, place, place - sub.place - 1);
+                from = if limited { topic.end() } else { place };
             }
             let end = topic.end().min(from + EVENTS_MAX as u64);
             for place in from..end {
@@ -141,7 +188,11 @@ impl Hub {
             }
             match topic.at(end) {
                 Some(next) if every => stop = stop.min(next.event.seq),
-                Some(_) => more = true,
+                Some(_) => {
+                    more = true;
+                    // A closed bar among them holds up what lies beyond it.
+                    stop = stop.min(topic.next_due(&options, end).unwrap_or(u64::MAX));
+                }
                 None => {}
             }
         }

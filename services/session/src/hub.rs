@@ -197,7 +197,7 @@ impl Hub {
         session.cursor = if session.opening.mode == Mode::Once { 0 } else { self.position };
         session.floor = 0;
         session.backlog = VecDeque::new();
-        session.joins.iter_mut().for_each(|j| j.begin_anew(self.position, |t| topics[t as usize].class));
+        session.joins.iter_mut().for_each(|j| j.begin_anew(self.position, topics));
         session.wishes.iter_mut().for_each(|w| w.since = self.position);
     }
 
@@ -206,7 +206,7 @@ impl Hub {
         let mut topics = Vec::new();
         for instrument in instruments {
             if self.catalogue.insert(instrument.clone()) {
-                topics.extend(instrument.topics());
+                topics.extend(instrument.topics().chain(instrument.best_topic()));
             }
         }
         if topics.is_empty() {

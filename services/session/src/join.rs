@@ -19,6 +19,7 @@ use ticker_proto::{Code, Fields, Notice};
 use crate::catalogue::Refusal;
 use crate::hub::{Hub, Need, Page};
 use crate::session::{Beginning, Ending, Mode, Options, Saying, Sub};
+use crate::topic::TopicState;
 
 /// Past events that one `recent` brings at most, over all its topics; each topic gives fewer where it would be more.
 pub(crate) const RECENT_TOTAL_MAX: u32 = 10_000;
@@ -70,6 +71,21 @@ pub(crate) struct Wanted {
     pub(crate) after: Option<u64>,
     /// The reader holds it (a book) as it was at this place.
     pub(crate) have: Option<u64>,
+    /// Of a bar that goes on: its state has not been shown to the reader, or not as it now wants it. Then it begins with a
+    /// snapshot, after the closed ones that are due.
+    pub(crate) unseen: bool,
+}
+
+impl Wanted {
+    /// Is it a bar of which only the closed ones are wanted up to its beginning?
+    pub(crate) fn is_closed_only(&self, topic: &TopicState) -> bool {
+        topic.topic.channel.is_bar() && (self.options.conflate || self.unseen)
+    }
+
+    /// Every event that is wanted of older ones is kept after this place on the tape.
+    fn covered(&self, topic: &TopicState) -> u64 {
+        if self.is_closed_only(topic) { topic.closed_covered() } else { topic.covered() }
+    }
 }
 
 enum Step {
@@ -106,10 +122,11 @@ impl Join {
 
     /// A new epoch: places of the old one mean nothing. Event channels go on at the beginning of the new one's part that
     /// is followed, the others begin with a snapshot.
-    pub(crate) fn begin_anew(&mut self, position: u64, class: impl Fn(u32) -> Class) {
+    pub(crate) fn begin_anew(&mut self, position: u64, topics: &[TopicState]) {
         let recent = self.recent > 0 && !self.fetched;
         for wanted in &mut self.topics {
-            let goes_on = class(wanted.topic) == Class::Event && !recent;
+            let topic = &topics[wanted.topic as usize];
+            let goes_on = (topic.class == Class::Event || topic.is_conflated_bar(&wanted.options)) && !recent;
             wanted.after = goes_on.then_some(if self.earliest { 0 } else { position });
             wanted.have = None;
         }
@@ -191,7 +208,8 @@ impl Hub {
         if join.recent > 0 && !join.fetched {
             let recent = u64::from(join.recent);
             let wanted = || join.topics.iter().filter(|w| is_recent(w, &topics[w.topic as usize]));
-            let here = wanted().map(|w| &topics[w.topic as usize]).all(|t| t.covered() == 0 || t.kept() >= recent);
+            let here =
+                wanted().map(|w| (w, &topics[w.topic as usize])).all(|(w, t)| w.covered(t) == 0 || t.past() >= recent);
             if !here {
                 let indexes: Vec<u32> = wanted().map(|w| w.topic).collect();
                 let count = join.recent;
@@ -199,7 +217,7 @@ impl Hub {
             }
         }
         let wanted = || join.topics.iter().filter(|w| w.after.is_some());
-        if wanted().all(|w| Some(topics[w.topic as usize].covered()) <= w.after) {
+        if wanted().all(|w| Some(w.covered(&topics[w.topic as usize])) <= w.after) {
             return Step::Ready;
         }
         let indexes: Vec<u32> = wanted().map(|w| w.topic).collect();
@@ -304,8 +322,9 @@ impl Hub {
         let resumes = !recent && (!join.earliest || join.fetched);
         // The page may reach further than the stream: what is beyond comes with the stream.
         let through = page.through.min(self.position);
-        // The places after which each topic's events of the page are new, and how they are to look.
-        let mut places: HashMap<&Topic, (u64, Fields)> = HashMap::new();
+        // The places after which each topic's events of the page are new, how they are to look, and whether only closed bars
+        // are wanted of them.
+        let mut places: HashMap<&Topic, (u64, Fields, bool)> = HashMap::new();
         let mut goes_on = recent;
         for wanted in &mut join.topics {
             let topic = &self.topics[wanted.topic as usize];
@@ -323,21 +342,24 @@ impl Hub {
             wanted.after = wanted.after.max(Some(through));
             if expired {
                 session.before.push_back(Beginning::Gap(Some(Arc::clone(&topic.topic))));
-                if topic.class != Class::Event {
+                if topic.class != Class::Event && !wanted.is_closed_only(topic) {
                     // Changes of a state that is not known are worth nothing: it begins with a snapshot.
                     wanted.after = None;
                     continue;
                 }
             }
-            places.insert(&topic.topic, (place, wanted.options.fields));
+            // Past bars say nothing of the one that is running.
+            wanted.unseen |= recent;
+            places.insert(&topic.topic, (place, wanted.options.fields, wanted.is_closed_only(topic)));
         }
         if !goes_on {
             return Err("a page brought nothing new".into());
         }
         (join.fetched, join.failures) = (true, 0);
         for frame in page.frames {
-            if let Some((after, fields)) = places.get(&*frame.event.topic)
+            if let Some((after, fields, closed_only)) = places.get(&*frame.event.topic)
                 && (*after + 1..=through).contains(&frame.event.seq)
+                && (!closed_only || frame.event.is_closed_bar())
             {
                 session.backlog.push_back((frame, *fields));
             }
@@ -383,8 +405,12 @@ impl Hub {
             let end = topic.end();
             let held = wanted.have.filter(|seq| topic.covered() <= *seq && *seq <= self.position);
             let seen = once && join.from.is_some_and(|from| topic.last_seq() <= from);
+            let is_bar = topic.topic.channel.is_bar();
             let (place, fresh) = match (wanted.after, held) {
+                // The closed ones go on; of the running one there is a snapshot, as of every state.
+                (Some(after), _) if wanted.is_closed_only(topic) => (topic.closed_after(after), every || !seen),
                 (Some(after), _) => (topic.ordinal_after(after), false),
+                (None, _) if is_bar && join.recent > 0 => (topic.recent_at(join.recent), true),
                 (None, _) if topic.class == Class::Event => (end - topic.kept().min(u64::from(join.recent)), false),
                 // Nothing has happened yet: its first event is the first that the reader gets.
                 (None, _) if every && topic.last.is_none() && topic.covered() == 0 => (end, false),
@@ -431,8 +457,8 @@ impl Hub {
                 }
                 had.insert(index);
                 // State and book topics begin with a snapshot; where every event is wanted, nothing since is left out.
-                let after = options.wants_every(topic.channel.class()).then_some(since);
-                new.push(Wanted { topic: index, exactness, options, after, have: None });
+                let after = options.goes_on(topic.channel).then_some(since);
+                new.push(Wanted { topic: index, exactness, options, after, have: None, unseen: false });
             }
             self.push_unasked(key, new);
             self.advance_joins(key, now);
@@ -464,11 +490,18 @@ impl Hub {
         let options = self.sessions[key].options_of(at);
         let sub = self.remove_sub(key, at);
         self.sessions[key].floor = self.position;
-        Wanted { topic: sub.topic, exactness: sub.exactness, options, after, have: None }
+        Wanted {
+            topic: sub.topic,
+            exactness: sub.exactness,
+            options,
+            after,
+            have: None,
+            unseen: sub.fresh || options.conflate,
+        }
     }
 }
 
 /// Does `recent` ask for past events of this topic?
 fn is_recent(wanted: &Wanted, topic: &crate::topic::TopicState) -> bool {
-    topic.class == Class::Event && wanted.after.is_none()
+    (topic.class == Class::Event || topic.topic.channel.is_bar()) && wanted.after.is_none()
 }

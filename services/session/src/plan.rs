@@ -64,11 +64,13 @@ impl Outgoing {
 enum Effect {
     /// An older event of a join.
     Backlog,
-    /// The subscription stands at `place` now; `conflated` events were left out or merged for it.
+    /// The subscription stands at `place` now; `conflated` events were left out or merged for it. It has begun, unless this
+    /// comes before that.
     Sub {
         sub: u32,
         place: u64,
         conflated: u64,
+        is_before: bool,
     },
     /// A notice before the data.
     Before,
@@ -201,10 +203,10 @@ impl Hub {
             }
             match item.effect {
                 Effect::Backlog => backlog += 1,
-                Effect::Sub { sub, place, conflated } => {
+                Effect::Sub { sub, place, conflated, is_before } => {
                     session.conflated += conflated;
                     let interval = session.options_of(sub as usize).interval_nanos;
-                    if interval > 0 {
+                    if interval > 0 && !is_before {
                         let next = now.plus_nanos(interval);
                         session.next_at.resize(session.subs.len(), Time(0));
                         session.next_at[sub as usize] = next;
@@ -215,7 +217,7 @@ impl Hub {
                     if let Some(unreliable) = session.unreliable.as_mut().filter(|_| item.is_datagram) {
                         repeat = repeat.min(unreliable.sent(at, sub.place == place, self.limits.heartbeat_ms, now));
                     }
-                    (sub.place, sub.fresh) = (place, false);
+                    (sub.place, sub.fresh) = (place, sub.fresh && is_before);
                 }
                 Effect::Before => drop(session.before.pop_front()),
                 Effect::After => drop(session.after.pop_front()),
@@ -329,7 +331,7 @@ impl Hub {
             draft.owed = draft.owed.saturating_sub(usize::from(d.begins && d.every));
             let effect = match d.sub {
                 BACKLOG => Effect::Backlog,
-                sub => Effect::Sub { sub, place: d.place, conflated: d.conflated },
+                sub => Effect::Sub { sub, place: d.place, conflated: d.conflated, is_before: d.is_before },
             };
             draft.event(d.frame, d.fields, moves, effect);
             if let Some(item) = draft.out.last_mut() {
@@ -408,9 +410,10 @@ impl Hub {
     fn owed(&self, key: usize) -> usize {
         let session = &self.sessions[key];
         let joins = session.joins.iter().filter(|j| {
-            let begins = |w: &&Wanted| match self.topics[w.topic as usize].class {
-                Class::Event => j.recent > 0,
-                _ => !w.options.conflate,
+            let begins = |w: &&Wanted| {
+                let topic = &self.topics[w.topic as usize];
+                let has_past = topic.class == Class::Event || topic.topic.channel.is_bar();
+                (has_past && j.recent > 0) || (topic.class != Class::Event && !w.options.conflate)
             };
             !j.dormant && j.topics.iter().filter(|w| w.after.is_none()).any(|w| begins(&w))
         });
@@ -428,7 +431,12 @@ impl Hub {
         let places = session.dirty.iter().filter_map(|at| {
             let sub = &session.subs[*at as usize];
             let topic = &self.topics[sub.topic as usize];
-            let every = session.options_of(*at as usize).wants_every(topic.class);
+            let options = session.options_of(*at as usize);
+            let every = options.wants_every(topic.class);
+            if topic.is_conflated_bar(&options) {
+                let next = topic.next_due(&options, sub.place).map(|seq| seq - 1);
+                return if topic.has_lost_closed(sub.place) { Some(session.cursor) } else { next };
+            }
             // Before its snapshot is out, a topic lets nothing move on. What is no longer kept lies beyond what is known of
             // the reader's cursor: it is being closed.
             let next = topic.at(sub.place).filter(|_| !sub.fresh);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use ticker_market::{Class, From, Pattern, Time, Topic, TopicError};
+use ticker_market::{Channel, Class, From, Pattern, Time, Topic, TopicError};
 use ticker_proto::message::{Limit, Request, Subscribe};
 use ticker_proto::{Code, Fields, Notice};
 
@@ -149,9 +149,10 @@ impl Hub {
             if exactness == 3 {
                 self.want(&topic.clone().into());
             }
-            let every = checked.options.wants_every(topic.channel.class());
-            let place = match had.contains(&index) {
-                false => None,
+            // Of a bar: the closed ones.
+            let every = checked.options.goes_on(topic.channel);
+            let (place, unseen) = match had.contains(&index) {
+                false => (None, false),
                 true => match self.take_over(key, index, exactness) {
                     Some(place) => place,
                     // The session has it by a more exact pattern: it stays as it is.
@@ -165,11 +166,13 @@ impl Hub {
                 replaced.insert(index);
             }
             let have = checked.have.get(&topic).copied().filter(|_| resumes);
-            join.topics.push(Wanted { topic: index, exactness, options: checked.options, after, have });
+            let unseen = unseen && !resumes;
+            join.topics.push(Wanted { topic: index, exactness, options: checked.options, after, have, unseen });
         }
         self.forget_backlog(key, &replaced);
         self.narrow_backlog(key, &join.topics);
-        let counts = |w: &&Wanted| w.after.is_none() && self.topics[w.topic as usize].class == Class::Event;
+        let has_past = |channel: Channel| channel.class() == Class::Event || channel.is_bar();
+        let counts = |w: &&Wanted| w.after.is_none() && has_past(self.topics[w.topic as usize].topic.channel);
         let events = join.topics.iter().filter(counts).count().max(1) as u32;
         let recent = request.recent.unwrap_or(0).min(self.limits.recent_events_max);
         join.recent = recent.min((RECENT_TOTAL_MAX / events).max(1));
@@ -261,16 +264,17 @@ impl Hub {
     }
 
     /// A request takes over a topic that the session has: returns up to which place its events have been sent, if each
-    /// of them was to be. `None` if the session has it by a more exact pattern.
-    fn take_over(&mut self, key: usize, index: u32, exactness: u8) -> Option<Option<u64>> {
+    /// of them was to be, and whether its state has not been shown yet. `None` if the session has it by a more exact
+    /// pattern.
+    fn take_over(&mut self, key: usize, index: u32, exactness: u8) -> Option<(Option<u64>, bool)> {
         if let Some(at) = self.sessions[key].subs.iter().position(|s| s.topic == index) {
             if self.sessions[key].subs[at].exactness > exactness {
                 return None;
             }
-            let place = self.delivered(key, at);
+            let (place, unseen) = (self.delivered(key, at), self.is_unseen(key, at));
             self.drop_sub(key, at);
             self.sessions[key].floor = self.position;
-            return Some(place);
+            return Some((place, unseen));
         }
         let joins = &mut self.sessions[key].joins;
         let (join, at) = joins.iter_mut().find_map(|j| {
@@ -282,7 +286,13 @@ impl Hub {
         }
         let wanted = join.topics.swap_remove(at);
         self.drop_wanted(&wanted);
-        Some(wanted.after)
+        Some((wanted.after, wanted.unseen || wanted.options.conflate))
+    }
+
+    /// Has a subscription not shown its state yet, or not every event since?
+    fn is_unseen(&self, key: usize, at: usize) -> bool {
+        let session = &self.sessions[key];
+        session.subs[at].fresh || session.options_of(at).conflate
     }
 
     /// Drops older events (and gaps) that wait to be sent, of topics that are no longer wanted or begin elsewhere.
@@ -301,12 +311,19 @@ impl Hub {
         if self.sessions[key].backlog.is_empty() {
             return;
         }
-        let fields: HashMap<u32, Fields> = topics.iter().map(|w| (w.topic, w.options.fields)).collect();
-        for (frame, old) in &mut self.sessions[key].backlog {
-            if let Some(new) = self.index.get(&*frame.event.topic).and_then(|i| fields.get(i)) {
-                *old = *new;
-            }
-        }
+        let wanted: HashMap<u32, (Fields, bool)> = topics
+            .iter()
+            .map(|w| (w.topic, (w.options.fields, w.is_closed_only(&self.topics[w.topic as usize]))))
+            .collect();
+        let index = &self.index;
+        self.sessions[key].backlog.retain_mut(|(frame, fields)| {
+            let Some((new, closed_only)) = index.get(&*frame.event.topic).and_then(|i| wanted.get(i)) else {
+                return true;
+            };
+            *fields = *new;
+            // Of a bar whose every event was wanted before, what was running is past.
+            !closed_only || frame.event.is_closed_bar()
+        });
     }
 
     fn unsubscribe(&mut self, key: usize, topics: &[String], now: Time) -> Result<(), Refusal> {
@@ -351,12 +368,13 @@ impl Hub {
             let topic = Arc::clone(&self.topics[wanted.topic as usize].topic);
             match self.wish_for(key, &topic) {
                 Some((exactness, options, _)) => {
-                    let every = options.wants_every(topic.channel.class());
+                    let every = options.goes_on(topic.channel);
                     let after = wanted.after.filter(|_| every);
                     if !every {
                         gone.insert(wanted.topic);
                     }
-                    kept.push(Wanted { exactness, options, after, have: None, ..wanted });
+                    let unseen = wanted.unseen || wanted.options.conflate;
+                    kept.push(Wanted { exactness, options, after, have: None, unseen, ..wanted });
                 }
                 None => drop(gone.insert(wanted.topic)),
             }

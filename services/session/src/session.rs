@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ticker_market::{Class, Pattern, Time, Topic};
+use ticker_market::{Channel, Class, Pattern, Time, Topic};
 use ticker_proto::{Code, Fields, Form, Frame, Notice};
 
 use crate::join::Join;
@@ -51,6 +51,11 @@ impl Options {
     /// Does a reader with these options get every event of such a topic?
     pub(crate) fn wants_every(&self, class: Class) -> bool {
         class == Class::Event || !self.conflate
+    }
+
+    /// Does such a reader go on after a place, because there are events of the topic that it must not miss?
+    pub(crate) fn goes_on(&self, channel: Channel) -> bool {
+        self.wants_every(channel.class()) || channel.is_bar()
     }
 }
 

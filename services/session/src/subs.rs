@@ -62,11 +62,19 @@ impl Hub {
     }
 
     /// The place on the tape up to which a subscription has been sent every event of its topic, so that another can go on
-    /// there; `None` where it does not get every event. A reader who lags beyond what is kept is ended.
+    /// there; `None` where it does not get every event (of a bar: the closed ones). A reader who lags beyond what is kept is ended.
     pub(crate) fn delivered(&mut self, key: usize, at: usize) -> Option<u64> {
         let session = &mut self.sessions[key];
         let sub = &session.subs[at];
         let topic = &self.topics[sub.topic as usize];
+        if topic.topic.channel.is_bar() && (session.options_of(at).conflate || sub.fresh) {
+            let place = sub.place;
+            if topic.has_lost_closed(place) {
+                session.end(slow(topic, place));
+                return Some(session.cursor);
+            }
+            return Some(topic.closed_from(place).next().map_or(self.position, |(_, next)| next.event.seq - 1));
+        }
         if !session.options_of(at).wants_every(topic.class) || sub.fresh {
             return None;
         }

@@ -7,6 +7,7 @@ use ticker_market::{Book, Class, Data, Event, Kind, Level, Levels, Topic};
 use ticker_proto::Frame;
 
 use crate::limits::Limits;
+use crate::session::Options;
 
 /// A reader of a topic: which session, and which of its subscriptions.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,12 @@ pub(crate) struct TopicState {
     covered: u64,
     /// Levels in the ring's events.
     ring_levels: usize,
+    /// Of bars: the last closed ones, with their ordinals. They are kept for longer than the ring's events, since no
+    /// reader may miss one.
+    closed: VecDeque<(u64, Arc<Frame>)>,
+    /// Every closed bar from this ordinal on is kept, and every one after this place on the tape.
+    closed_base: u64,
+    closed_covered: u64,
     /// The pass in which the ring was last added to, and the ordinal of the first event of it. A state topic keeps the events
     /// of two passes: in the later one not every reader has had its turn yet.
     pass: u64,
@@ -70,6 +77,9 @@ impl TopicState {
             base: 0,
             covered: 0,
             ring_levels: 0,
+            closed: VecDeque::new(),
+            closed_base: 0,
+            closed_covered: 0,
             pass: 0,
             pass_base: 0,
             book: Book::new(),
@@ -87,6 +97,7 @@ impl TopicState {
         self.base = end;
         self.held = true;
         self.covered = last;
+        (self.closed_base, self.closed_covered) = (end, last);
         if let Some(frame) = &snapshot
             && let Data::Book(levels) = &frame.event.data
         {
@@ -103,6 +114,7 @@ impl TopicState {
         self.last = None;
         self.ring = VecDeque::new();
         self.ring_levels = 0;
+        self.closed = VecDeque::new();
         self.book.clear();
         self.book_snapshot = None;
         self.state_snapshot = None;
@@ -125,6 +137,14 @@ impl TopicState {
             let needed = if pass == self.pass + 1 { self.pass_base } else { self.end() };
             while self.class == Class::State && self.retain == 0 && self.base < needed && self.evict() {}
             (self.pass, self.pass_base) = (pass, self.end());
+        }
+        if frame.event.is_closed_bar() {
+            self.closed.push_back((self.end(), Arc::clone(&frame)));
+            while self.closed.len() > limits.backlog_events_max
+                && let Some((ordinal, gone)) = self.closed.pop_front()
+            {
+                (self.closed_base, self.closed_covered) = (ordinal + 1, gone.event.seq);
+            }
         }
         self.last = Some(Arc::clone(&frame));
         self.ring.push_back(frame);
@@ -163,6 +183,51 @@ impl TopicState {
         self.base + self.ring.partition_point(|f| f.event.seq <= seq) as u64
     }
 
+    /// Of bars: the closed ones that are kept, from an ordinal on, with their ordinals.
+    pub(crate) fn closed_from(&self, ordinal: u64) -> impl ExactSizeIterator<Item = &(u64, Arc<Frame>)> {
+        self.closed.range(self.closed.partition_point(|(o, _)| *o < ordinal)..)
+    }
+
+    /// Has a closed bar from this ordinal on been forgotten?
+    pub(crate) fn has_lost_closed(&self, ordinal: u64) -> bool {
+        ordinal < self.closed_base
+    }
+
+    /// Of bars: every closed one after this place on the tape is kept.
+    pub(crate) fn closed_covered(&self) -> u64 {
+        self.closed_covered
+    }
+
+    /// Of bars: the ordinal of the first kept closed one after `seq`.
+    pub(crate) fn closed_after(&self, seq: u64) -> u64 {
+        let at = self.closed.partition_point(|(_, frame)| frame.event.seq <= seq);
+        self.closed.get(at).map_or(self.end(), |(ordinal, _)| *ordinal)
+    }
+
+    /// How many past events there are for `recent`.
+    pub(crate) fn past(&self) -> u64 {
+        if self.topic.channel.is_bar() { self.closed.len() as u64 } else { self.kept() }
+    }
+
+    /// The ordinal of the last but so many closed bars.
+    pub(crate) fn recent_at(&self, recent: u32) -> u64 {
+        let at = self.closed.len().saturating_sub(recent as usize);
+        self.closed.get(at).map_or(self.end(), |(ordinal, _)| *ordinal)
+    }
+
+    /// Does a reader with these options get the closed bars, and of the running one the newest state?
+    pub(crate) fn is_conflated_bar(&self, options: &Options) -> bool {
+        self.topic.channel.is_bar() && options.conflate
+    }
+
+    /// The place on the tape of the first event from an ordinal on that such a reader must not miss.
+    pub(crate) fn next_due(&self, options: &Options, ordinal: u64) -> Option<u64> {
+        if self.is_conflated_bar(options) {
+            return self.closed_from(ordinal).next().map(|(_, frame)| frame.event.seq);
+        }
+        self.at(ordinal).filter(|_| options.wants_every(self.class)).map(|frame| frame.event.seq)
+    }
+
     /// The event at an ordinal, if it is kept.
     pub(crate) fn at(&self, ordinal: u64) -> Option<&Arc<Frame>> {
         self.ring.get(usize::try_from(ordinal.checked_sub(self.base)?).ok()?)
@@ -198,6 +263,14 @@ impl TopicState {
     /// The newest value as a whole: a snapshot, or `invalid`; `None` where nothing has happened yet.
     pub(crate) fn whole(&mut self) -> Option<Arc<Frame>> {
         self.beginning(u64::MAX).map(|(frame, _)| frame)
+    }
+
+    /// The newest value, as a snapshot for a new reader or as it came, and the ordinal that follows it.
+    pub(crate) fn newest(&mut self, fresh: bool) -> Option<(Arc<Frame>, u64)> {
+        if fresh {
+            return self.beginning(u64::MAX);
+        }
+        self.last.clone().map(|last| (last, self.end()))
     }
 
     /// For a reader at `place`, before the end: one event that brings it on, and the ordinal that follows it.

@@ -1,5 +1,5 @@
-//! What goes by an unreliable way (contract: `"delivery":"datagram"`): whole snapshots of states and of `book-10`, which
-//! move no cursor. The newest is repeated after a quiet time, less and less often, so that a lost one leaves no stale screen.
+//! What goes by an unreliable way (contract: `"delivery":"datagram"`): whole snapshots of states (but bars) and of `book-10`,
+//! which move no cursor. The newest is repeated after a quiet time, less and less often, so that a lost one leaves no stale screen.
 //!
 //! A subscription's first snapshot and `invalid` go by the ordered way: the one so that there is a picture from the
 //! beginning, the other so that no wrong price stays up because a packet was lost.
@@ -97,7 +97,8 @@ impl Hub {
 impl TopicState {
     /// Does it go by an unreliable way where the reader asks?
     pub(crate) fn may_be_lost(&self) -> bool {
-        self.class == Class::State || self.topic.channel == Channel::Book10
+        // Bars come in order: among them are the closed ones, of which none may be lost.
+        (self.class == Class::State && !self.topic.channel.is_bar()) || self.topic.channel == Channel::Book10
     }
 
     /// May its newest event be lost? Not if it says that nothing is to be trusted.

@@ -67,6 +67,15 @@ pub enum TapeError {
     },
 }
 
+/// Which time goes on: one tape may hold what happens now beside recordings of another year.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Clock(pub u64);
+
+impl Clock {
+    /// The clock on the wall. Every other is that of a recording.
+    pub const WALL: Clock = Clock(0);
+}
+
 /// What stands at a place.
 #[derive(Clone, Debug)]
 pub enum Record {
@@ -74,6 +83,9 @@ pub enum Record {
     Event(TopicId, Arc<Event>),
     /// An instrument appeared or changed.
     Instrument(Arc<Instrument>),
+    /// A clock has come to that time: what time alone causes (a bar that closes) is derived from this, so that it stands
+    /// at the same place for everyone who reads the tape.
+    Tick(Clock, Time),
 }
 
 /// One record and its place. Derived events share the place of their cause.
@@ -96,6 +108,7 @@ impl Entry {
             + match &self.record {
                 Record::Event(_, event) => event.memory_bytes(),
                 Record::Instrument(instrument) => size_of::<Instrument>() + instrument.channels.len(),
+                Record::Tick(..) => 0,
             }
     }
 }
@@ -161,6 +174,13 @@ impl Tape {
     pub fn announce(&mut self, instrument: Arc<Instrument>, now: Time) -> u64 {
         self.advance(now);
         self.push(Entry { seq: self.head, published: self.now, record: Record::Instrument(instrument) });
+        self.head
+    }
+
+    /// Puts on the tape that a clock has come to `time`.
+    pub fn tick(&mut self, clock: Clock, time: Time, now: Time) -> u64 {
+        self.advance(now);
+        self.push(Entry { seq: self.head, published: self.now, record: Record::Tick(clock, time) });
         self.head
     }
 

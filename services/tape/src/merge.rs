@@ -37,7 +37,7 @@ impl<'a> Iterator for Merge<'a> {
         }
         match &self.tape.entry(ordinal).record {
             Record::Event(_, event) => Some((topic, event)),
-            Record::Instrument(_) => unreachable!("only events are in a topic's list"),
+            Record::Instrument(_) | Record::Tick(..) => unreachable!("only events are in a topic's list"),
         }
     }
 }

@@ -106,7 +106,7 @@ fn a_reader_resumes_or_is_told_that_it_cannot() {
     p.put("book/kraken/A-USD", Kind::Snapshot, levels(&[(98, 1)], &[(101, 1)])).expect("good");
     let (mut reader, added) = Reader::resume(&p.core, after, vec![pattern("*/kraken/*")]).expect("held");
     let Some(Piece::Added { seq, topics, snapshots }) = &added else { panic!("{added:?}") };
-    assert_eq!((*seq, topics.len(), snapshots.len()), (after, 6, 0), "B-USD is still to come");
+    assert_eq!((*seq, topics.len(), snapshots.len()), (after, 12, 0), "B-USD is still to come");
     let mut checker = Checker {
         opened: Some(ticker_proto::v1::Opened { cursor: format!("e1-{after}"), resumed: true }),
         position: after,
@@ -117,7 +117,8 @@ fn a_reader_resumes_or_is_told_that_it_cannot() {
     out.drain(..).for_each(|m| checker.take(m));
     run(&mut reader, &p.core, &mut VecDeque::new(), &mut checker);
     assert_eq!(checker.last_given("trade/kraken/B-USD"), Some(0));
-    assert_eq!(checker.events, 2 + 3, "trades, and the book with its derived ones");
+    let derived = "five bars and the statistics from the first trade of B";
+    assert_eq!(checker.events, 2 + 3 + 6, "trades, the book with its derived ones, {derived}");
     checker.check(&p.core);
     assert!(matches!(Reader::resume(&p.core, 99, vec![]), Err(TapeError::Ahead { .. })));
 }

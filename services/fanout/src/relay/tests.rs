@@ -1,5 +1,6 @@
 use std::sync::atomic::AtomicU64;
 
+use ticker_market::{Event, Kind};
 use ticker_proto::convert::{event_to_wire, instrument_to_wire};
 use ticker_proto::v1::ingest_client::IngestClient;
 use ticker_proto::v1::market_data_client::MarketDataClient;
@@ -75,6 +76,7 @@ impl Publisher {
                     event: Some(event_to_wire(&event)),
                 })
                 .collect(),
+            ..Default::default()
         };
         self.requests.send(request).await.expect("open");
         Ok(self.answers.message().await?.expect("an answer for each batch"))
@@ -270,7 +272,7 @@ async fn older_events_and_snapshots_are_given_on_request() {
     for (topics, code) in [
         (vec!["quote/kraken/X-USD"], "unknown_topic"),
         (vec!["trade/kraken/S0-USD"], "bad_request"),
-        (vec!["stats/kraken/S0-USD"], "not_implemented"),
+        (vec!["deriv/kraken/S0-USD"], "not_implemented"),
         (vec!["quote"], "bad_request"),
         (vec![], "bad_request"),
     ] {
@@ -279,8 +281,45 @@ async fn older_events_and_snapshots_are_given_on_request() {
     }
     let listed = market.list_instruments(v1::ListInstrumentsRequest::default()).await.expect("given").into_inner();
     assert_eq!(listed.instruments.len(), 1);
-    let bars = market.get_bars(v1::GetBarsRequest::default()).await.expect_err("later");
-    assert_eq!(bars.code(), tonic::Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn history_is_given_by_time_in_pages() {
+    let served = Served::new(Config::default());
+    let mut publisher = Publisher::new(&served, "s1").await;
+    let now = crate::now();
+    let events = (0..50).map(|i| {
+        let named = topic("trade/kraken/S0-USD");
+        (0, Event { ts: Some(now.plus_millis(i - 100)), ..event(&named, Kind::Update, trade(i as u64)) })
+    });
+    publisher.send(&[0], events.collect()).await;
+    let mut market = MarketDataClient::new(served.channel().await);
+    let (venue, symbol) = ("kraken".to_owned(), "S0-USD".to_owned());
+    let (start, end) = (now.plus_millis(-90).0, now.plus_millis(-60).0);
+    let mut asked = v1::GetTradesRequest { venue, symbol, start, end, limit: 20, cursor: String::new() };
+    let first = market.get_trades(asked.clone()).await.expect("given").into_inner();
+    asked.cursor = first.next;
+    let second = market.get_trades(asked.clone()).await.expect("given").into_inner();
+    assert_eq!((first.events.len(), second.events.len(), second.next.as_str()), (20, 10, ""));
+    assert!(first.events.iter().chain(&second.events).is_sorted_by_key(|e| e.ts));
+    let refused = [
+        v1::GetTradesRequest { cursor: "e0-5".into(), ..asked.clone() },
+        v1::GetTradesRequest { cursor: "five".into(), ..asked.clone() },
+        v1::GetTradesRequest { end: start, cursor: String::new(), ..asked.clone() },
+        v1::GetTradesRequest { venue: "Kraken".into(), cursor: String::new(), ..asked.clone() },
+    ];
+    for request in refused {
+        let status = market.get_trades(request.clone()).await.expect_err("refused");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{request:?}");
+    }
+    let unknown = v1::GetTradesRequest { symbol: "S1-USD".into(), cursor: String::new(), ..asked.clone() };
+    assert_eq!(market.get_trades(unknown).await.expect_err("unknown").code(), tonic::Code::NotFound);
+    let (venue, symbol) = (asked.venue, asked.symbol);
+    let bars = v1::GetBarsRequest { venue, symbol, interval: "1m".into(), ..Default::default() };
+    let given = market.get_bars(bars.clone()).await.expect("given").into_inner();
+    assert_eq!((given.events.len(), given.next.as_str()), (0, ""), "none is closed yet");
+    let bars = market.get_bars(v1::GetBarsRequest { interval: "2m".into(), ..bars }).await.expect_err("no such");
+    assert_eq!(bars.code(), tonic::Code::InvalidArgument);
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ async fn a_subscription_that_cannot_be_is_refused() {
     announce(&served.fanout, "A-USD");
     let mut client = MarketDataClient::new(served.channel().await);
     for (topic, code) in
-        [("quote/kraken/X-USD", "unknown_topic"), ("quote", "bad_request"), ("stats/*/*", "not_implemented")]
+        [("quote/kraken/X-USD", "unknown_topic"), ("quote", "bad_request"), ("deriv/*/*", "not_implemented")]
     {
         let request = v1::SubscribeRequest { topics: vec![topic.to_owned()], ..Default::default() };
         let status = client.subscribe(request).await.expect_err("refused");

@@ -36,6 +36,7 @@ pub(super) struct Outbox {
     numbers: Arc<Numbers>,
     limits: Limits,
     name: String,
+    recorded: bool,
     progress: Progress,
     pub(super) meters: Meters,
 }
@@ -72,7 +73,7 @@ struct Batch {
 
 impl Outbox {
     pub(super) fn new(
-        name: &str,
+        (name, recorded): (&str, bool),
         limits: Limits,
         (queue, room): (mpsc::Receiver<Bundle>, Arc<Semaphore>),
         numbers: Arc<Numbers>,
@@ -94,7 +95,7 @@ impl Outbox {
         };
         let meters = Meters::new();
         meters.waiting.set(1.0);
-        Self { state: Mutex::new(state), room, numbers, limits, name: name.to_owned(), progress, meters }
+        Self { state: Mutex::new(state), room, numbers, limits, name: name.to_owned(), recorded, progress, meters }
     }
 
     /// Begins a stream: everything that is not on the tape is sent again on it.
@@ -102,7 +103,8 @@ impl Outbox {
         let instruments = self.numbers.all();
         let mut state = self.lock();
         let source = state.source.clone();
-        let header = v1::PublishRequest { source, instruments, ..v1::PublishRequest::default() };
+        let recorded = self.recorded;
+        let header = v1::PublishRequest { source, instruments, recorded, ..v1::PublishRequest::default() };
         state.header = Some(Bytes::from(header.encode_to_vec()));
         state.sent = 0;
         state.stream += 1;

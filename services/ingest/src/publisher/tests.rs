@@ -101,7 +101,7 @@ impl World {
         });
         let channel = Endpoint::from_static("http://fanout").connect_with_connector_lazy(connector);
         let (progress, health) = (Progress::new(), Health::new());
-        let (publisher, intake) = Publisher::new("test", limits, &progress, health.component("publish"));
+        let (publisher, intake) = Publisher::new("test", false, limits, &progress, health.component("publish"));
         let publishing = tokio::spawn(async move { publisher.run(channel).await });
         Self { streams, reachable, publishing, intake, progress, health }
     }

@@ -133,11 +133,12 @@ impl Reader {
                 let tape = &tapes[&self.epoch];
                 self.gaps += 1;
                 if let Some(view) = self.views.get_mut(&topic) {
-                    assert!(view.every && tape.evicted(&topic) > view.pos.unwrap_or(0), "{}: gap {topic}", self.name);
-                    if topic.channel.class() == Class::Event {
+                    assert!(view.owes() && tape.evicted(&topic) > view.pos.unwrap_or(0), "{}: gap {topic}", self.name);
+                    if topic.channel.class() == Class::Event || view.closed_only {
                         view.gap = true;
                     } else {
                         (view.pos, view.shown, view.last) = (None, false, 0);
+                        view.closed_only = topic.channel.is_bar();
                     }
                 }
             }
@@ -182,7 +183,9 @@ impl Reader {
                 continue;
             }
             let pending = pending.is_some();
-            view.pos = (topic.channel.class() == Class::Event && !pending).then_some(seq);
+            view.closed_only = topic.channel.is_bar();
+            let goes_on = topic.channel.class() == Class::Event || (view.closed_only && !view.every);
+            view.pos = (goes_on && !pending).then_some(seq);
             (view.gap, view.last, view.shown) = (false, 0, false);
         }
         self.wishes.iter_mut().for_each(|w| w.2 = seq);
@@ -193,24 +196,23 @@ impl Reader {
         let tape = &tapes[&self.epoch];
         for topic in &pending.topics {
             let Some(view) = self.views.get_mut(topic).filter(|v| v.request == id) else { continue };
-            if view.every {
+            let is_state = !view.every && tape.last_at(topic, seq).is_some();
+            if is_state && pending.epoch == self.epoch && self.mode == Mode::Stream {
+                assert!(view.shown, "{}: subscribed to {topic} without a snapshot", self.name);
+            }
+            if view.owes() {
                 let floor =
                     if view.gap { view.pos.unwrap_or(0).max(tape.evicted(topic)) } else { view.pos.unwrap_or(seq) };
-                let missing = tape.between(topic, floor, seq + 1);
+                let missing = tape.owed(topic, view.closed_only, floor, seq + 1);
                 assert_eq!(missing, 0, "{}: subscribed to {topic} at {seq}, has {:?}", self.name, view.pos);
                 if view.pos.is_none() {
                     let none = tape.last_at(topic, seq).is_none();
-                    assert!(
-                        topic.channel.class() == Class::Event || none || pending.epoch != self.epoch,
-                        "{}: {topic} without snapshot",
-                        self.name
-                    );
-                    if topic.channel.class() == Class::Event || (none && pending.epoch == self.epoch) {
+                    let is_event = topic.channel.class() == Class::Event || !view.every;
+                    assert!(is_event || none || pending.epoch != self.epoch, "{}: {topic} without snapshot", self.name);
+                    if is_event || (none && pending.epoch == self.epoch) {
                         view.pos = Some(seq);
                     }
                 }
-            } else if pending.epoch == self.epoch && self.mode == Mode::Stream && tape.last_at(topic, seq).is_some() {
-                assert!(view.shown, "{}: subscribed to {topic} without a snapshot", self.name);
             }
         }
     }
@@ -225,12 +227,12 @@ impl Reader {
         for (topic, view) in &self.views {
             // An epoch changed while it was on its way: it stands where the new one began, which `welcome` says.
             let closed = !self.pending.contains_key(&view.request);
-            if !view.every || (!closed && !unclosed) {
+            if !view.owes() || (!closed && !unclosed) {
                 continue;
             }
             if let Some(pos) = view.pos {
                 let floor = if view.gap { pos.max(tape.evicted(topic)) } else { pos };
-                let missing = tape.between(topic, floor, below);
+                let missing = tape.owed(topic, view.closed_only, floor, below);
                 assert_eq!(
                     missing, 0,
                     "{}: {topic} had up to {pos}, and {missing} are missing below {below}: {why}",
@@ -273,7 +275,20 @@ impl Reader {
         }
         let snapshot = event.kind == Kind::Snapshot;
         let whole = view.asked.fields.is_none();
-        if view.every {
+        let is_closed = original.event.is_closed_bar() && !snapshot;
+        if view.closed_only && is_closed {
+            if let Some(pos) = view.pos {
+                let floor = if view.gap { pos.max(tape.evicted(&topic)) } else { pos };
+                assert!(seq > pos, "{what}: closed bars come once, had up to {pos}");
+                assert_eq!(tape.owed(&topic, true, floor, seq), 0, "{what}: closed bars are missing after {floor}");
+            }
+            assert!(seq > view.last || !view.shown, "{what}: after {}", view.last);
+            assert_eq!((event.prev, event.kind), (original.event.prev, original.event.kind), "{what}");
+            if view.shown {
+                self.conflated_seen += tape.between(&topic, view.last, seq);
+            }
+            (view.pos, view.gap) = (Some(seq), false);
+        } else if view.every && !view.closed_only {
             match view.pos {
                 None if class != Class::Event => {
                     let first = tape.last_at(&topic, seq - 1).is_none();
@@ -300,7 +315,11 @@ impl Reader {
             }
         } else {
             assert!(
-                view.shown || snapshot || event.kind == Kind::Invalid || self.mode == Mode::Once,
+                view.shown
+                    || snapshot
+                    || event.kind == Kind::Invalid
+                    || self.mode == Mode::Once
+                    || (view.every && tape.last_at(&topic, seq - 1).is_none()),
                 "{what}: a snapshot comes first"
             );
             assert!(
@@ -321,6 +340,10 @@ impl Reader {
                 assert!(now.since(at) >= interval, "{what}: {} ns after the last, at {rate} a second", now.since(at));
             }
             view.sent_at = Some(now);
+            if view.every {
+                // Of a bar of which every event is wanted, the state has come: from here on nothing is left out.
+                (view.closed_only, view.pos) = (false, Some(seq));
+            }
             if event.kind == Kind::Update && view.shown {
                 if class == Class::Book {
                     assert_eq!(event.prev, view.last, "{what}: the chain of a book never breaks");
@@ -347,7 +370,7 @@ impl Reader {
             data if whole && is_json => assert_eq!(*data, original.event.data, "{what}"),
             _ => {}
         }
-        view.shown = true;
+        view.shown |= !is_closed || !view.closed_only;
         view.last = seq;
         if snapshot {
             assert_eq!(event.prev, 0, "{what}");
@@ -370,11 +393,13 @@ impl Reader {
         let waiting = |view: &View| self.pending.contains_key(&view.request);
         for (topic, view) in &self.views {
             let Some(last) = tape.events_of(topic).last().filter(|_| !waiting(view)) else { continue };
-            if view.every {
+            if view.owes() {
                 let floor = if view.gap { view.pos.max(Some(tape.evicted(topic))) } else { view.pos };
                 let floor = floor.unwrap_or_else(|| panic!("{}: {topic} was never joined", self.name));
-                assert_eq!(tape.between(topic, floor, u64::MAX), 0, "{}: {topic} has {floor}", self.name);
-            } else {
+                let missing = tape.owed(topic, view.closed_only, floor, u64::MAX);
+                assert_eq!(missing, 0, "{}: {topic} has {floor}", self.name);
+            }
+            if !view.every {
                 assert_eq!(view.last, last.event.seq, "{}: {topic} is not at its newest", self.name);
                 assert_eq!(
                     view.valid,
@@ -402,9 +427,11 @@ fn check_fields(what: &str, asked: &Asked, topic: &Topic, kind: Kind, keys: &[St
         && kind != Kind::Invalid
     {
         for key in keys {
-            assert!(always.contains(&key.as_str()) || fields.contains(key), "{what}: {key} was not asked for");
+            let stays = always.contains(&key.as_str()) || (topic.channel.is_bar() && key == "closed");
+            assert!(stays || fields.contains(key), "{what}: {key} was not asked for");
         }
     }
+    assert!(!topic.channel.is_bar() || keys.iter().any(|k| k == "closed"), "{what}: closed is always told");
     for key in always {
         assert!(keys.iter().any(|k| k == key), "{what}: no {key}");
     }

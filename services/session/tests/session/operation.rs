@@ -1,7 +1,7 @@
 //! What may happen to a world: what the simulation and the fuzzer choose from.
 
 use bolero::TypeGenerator;
-use ticker_market::{Channel, Topic};
+use ticker_market::{Channel, Interval, Topic};
 use ticker_proto::message::Subscribe;
 use ticker_proto::{Code, Form};
 use ticker_session::Mode;
@@ -36,7 +36,8 @@ pub(crate) enum Operation {
     Goodbye,
 }
 
-const CHANNELS: [Channel; 5] = [Channel::Trade, Channel::Quote, Channel::Book, Channel::Book10, Channel::Status];
+const CHANNELS: [Channel; 6] =
+    [Channel::Trade, Channel::Quote, Channel::Book, Channel::Book10, Channel::Status, Channel::Bar(Interval::M1)];
 
 impl World {
     fn names(&self) -> Vec<Topic> {
@@ -51,7 +52,7 @@ impl World {
             .instruments()
             .flat_map(|i| i.topics().map(|t| t.to_string()).collect::<Vec<_>>())
             .collect();
-        texts.retain(|t| !t.starts_with("book-50"));
+        texts.retain(|t| t.parse().is_ok_and(|t: Topic| CHANNELS.contains(&t.channel)));
         if patterns {
             for pattern in ["trade/*/AAA", "*/va/*", "trade/vb/*", "quote/*/*", "*/*/CCC"] {
                 texts.insert(0, pattern.to_owned());

@@ -27,8 +27,10 @@ pub(crate) struct View {
     /// The request that brought it.
     pub(crate) request: u64,
     pub(crate) every: bool,
-    /// Of every event: had up to here.
+    /// Of every event: had up to here. Of bars: of the closed ones, where only they are owed.
     pub(crate) pos: Option<u64>,
+    /// It is a bar of which only the closed ones are owed: of one of which every event is wanted, until its state has come.
+    pub(crate) closed_only: bool,
     pub(crate) gap: bool,
     /// Of states: the place of the newest event that was had.
     pub(crate) last: u64,
@@ -50,6 +52,11 @@ pub(crate) struct Pending {
 }
 
 impl View {
+    /// Are there events that it must not miss?
+    pub(crate) fn owes(&self) -> bool {
+        self.every || self.closed_only
+    }
+
     pub(crate) fn exactness(&self) -> u8 {
         self.exactness
     }
@@ -208,7 +215,7 @@ impl Reader {
             }
             self.countable &= old.is_none();
             let mut view = self.view(&topic, &asked, exactness, request.id, from);
-            view.gap |= earliest && view.every;
+            view.gap |= earliest && view.owes();
             self.views.insert(topic.clone(), view);
             taken.push(topic);
         }
@@ -221,15 +228,19 @@ impl Reader {
         let class = topic.channel.class();
         let every = class == Class::Event || asked.conflate == Some(false);
         let old = self.views.get(topic);
-        let goes_on = old.filter(|v| v.every && every).and_then(|v| v.pos);
-        let pos = if every { from.or(goes_on) } else { None };
-        let shown = every && pos.is_some() && old.is_some_and(|v| v.shown);
+        let bar = topic.channel.is_bar();
+        let goes_on = old.filter(|v| (v.every && every) || bar).and_then(|v| v.pos);
+        let pos = if every || bar { from.or(goes_on) } else { None };
+        let anew = from.is_none() && (goes_on.is_none() || old.is_some_and(|v| v.closed_only));
+        let closed_only = bar && (!every || anew);
+        let shown = every && !closed_only && pos.is_some() && old.is_some_and(|v| v.shown);
         View {
             asked: asked.clone(),
             exactness,
             request,
             every,
             pos,
+            closed_only,
             gap: old.is_some_and(|v| v.gap) && from.is_none(),
             last: old.filter(|_| shown).map_or(0, |v| v.last),
             shown,
@@ -270,7 +281,7 @@ impl Reader {
         let best = self.wishes.iter().filter(|(p, ..)| p.matches(topic)).max_by_key(|(p, ..)| p.exactness());
         if let Some((pattern, asked, since)) = best.cloned() {
             let every = topic.channel.class() == Class::Event || asked.conflate == Some(false);
-            let from = every.then_some(since);
+            let from = (every || topic.channel.is_bar()).then_some(since);
             let view = self.view(topic, &asked, pattern.exactness(), 0, from);
             self.views.insert(topic.clone(), view);
         }

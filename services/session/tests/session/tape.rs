@@ -6,8 +6,8 @@ use std::sync::Arc;
 use fastrand::Rng;
 use ticker_market::book::BookSide;
 use ticker_market::{
-    Book, Channel, Class, Data, Decimal, Event, Instrument, Integrity, Kind, Level, Levels, Quote, Side, State, Status,
-    Time, Topic, Trade,
+    Bar, Book, Channel, Class, Data, Decimal, Event, Instrument, Integrity, Kind, Level, Levels, Quote, Side, State,
+    Status, Time, Topic, Trade,
 };
 use ticker_proto::Frame;
 
@@ -97,6 +97,15 @@ impl Tape {
         b.saturating_sub(a) as u64
     }
 
+    /// Of those, the ones that a reader must not miss: all, or only the closed bars.
+    pub(crate) fn owed(&self, topic: &Topic, closed_only: bool, from: u64, to: u64) -> u64 {
+        if !closed_only {
+            return self.between(topic, from, to);
+        }
+        let events = self.events_of(topic).iter().map(|f| &f.event);
+        events.filter(|e| e.is_closed_bar() && e.seq > from && e.seq < to).count() as u64
+    }
+
     pub(crate) fn evicted(&self, topic: &Topic) -> u64 {
         self.evicted.get(topic).copied().unwrap_or(0)
     }
@@ -175,6 +184,23 @@ impl Tape {
                     }
                 }
                 self.books.insert(book, whole);
+            }
+            Channel::Bar(_) => {
+                // The first is never a closed one: there was a trade in it before.
+                let closed = dice < 100 && !self.events_of(topic).is_empty();
+                let [open, close] = [(); 2].map(|()| self.number(1000));
+                let bar = Bar {
+                    start: now,
+                    open,
+                    high: open.max(close),
+                    low: open.min(close),
+                    close,
+                    volume: self.number(50),
+                    vwap: None,
+                    trades: 2,
+                    closed,
+                };
+                frames.push(self.put(topic, Kind::Update, Data::Bar(bar), now));
             }
             Channel::Status => {
                 let status = Status {

@@ -213,7 +213,8 @@ fn page(tape: &Tape, topics: &[Arc<Topic>], from: Option<String>, recent: u32, l
     } else {
         assert!(recent > 0 && limit >= recent);
         for topic in topics {
-            let all = kept(topic, 0);
+            let mut all = kept(topic, 0);
+            all.retain(|f| !topic.channel.is_bar() || f.event.is_closed_bar());
             page.frames.extend_from_slice(&all[all.len().saturating_sub(recent as usize)..]);
         }
         page.frames.sort_by_key(|f| f.event.seq);
