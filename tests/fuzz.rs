@@ -5,7 +5,7 @@
 use prost::Message as _;
 use ticker_edge::framing::{self, Framing};
 use ticker_edge::websocket::{Decoder, Incoming, MESSAGE_BYTES_MAX};
-use ticker_edge::{deflate, http1, params, webtransport};
+use ticker_edge::{deflate, history, http1, params, webtransport};
 use ticker_market::{Cursor, Decimal, Pattern, Topic, decimal};
 use ticker_proto::message::Request;
 use ticker_proto::{convert, json, v1};
@@ -30,6 +30,10 @@ fn queries() {
         let text = String::from_utf8_lossy(bytes);
         let _ = params::parse(&text);
         let _ = params::parse(&format!("topics=a&{text}"));
+        for name in ["", "start=", "end=", "limit=", "interval="] {
+            let asked = history::parse(&format!("{name}{text}"), &["interval", "start", "end", "limit", "cursor"]);
+            assert!(asked.is_err() || asked.is_ok_and(|a| a.start.is_none_or(|start| start.0 > 0)));
+        }
     });
 }
 

@@ -1,8 +1,9 @@
 //! From recorded frames to readers, over real sockets: every trade exactly once and in order, every book equal to an
-//! independent rebuild after every event, over every transport, and over changes of transport in mid-stream.
+//! independent rebuild after every event, every bar equal to one made anew from the trades, over every transport, and over changes of transport in mid-stream.
 
 #![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
 
+mod bars;
 mod independent;
 mod live;
 mod rig;
@@ -91,6 +92,7 @@ struct Received {
     /// Every event, in order.
     events: Vec<(String, u64)>,
     ended: BTreeSet<String>,
+    bars: bars::Bars,
 }
 
 /// Kraken's own checksum of a book (WebSocket v2 documentation, "Book checksum"): the ten best asks, then the ten best
@@ -120,6 +122,7 @@ impl Received {
         }
         let Applied::Event(event) = self.board.apply(message).map_err(|v| v.to_string())? else { return Ok(()) };
         self.events.push((event.topic.to_string(), event.seq));
+        self.bars.take(&event);
         let symbol = event.topic.symbol.to_string();
         match &event.data {
             Data::Trade(t) => {
@@ -234,6 +237,7 @@ async fn every_transport(path: PathBuf, venue: &'static str) -> Result<(), Strin
         let mut received = Received::expecting(&expected, venue);
         read(&rig, over, everything(venue), expected.len(), usize::MAX, &mut received).await?;
         received.check(venue, &expected).map_err(|e| format!("{over}: {e}"))?;
+        received.bars.check().map_err(|e| format!("{over}: {e}"))?;
         match &first {
             None => first = Some(received.events),
             // One subscription means the same on every transport: each topic's events are the same ones in the same order.
@@ -273,6 +277,7 @@ async fn changing_transports(path: PathBuf, venue: &'static str) -> Result<(), S
         subscription.from = Some(cursor);
     }
     received.check(venue, &expected)?;
+    received.bars.check()?;
     rig.stop().await;
     Ok(())
 }

@@ -181,7 +181,7 @@ await check("a paused WebSocket gets the newest, is told how much was left out, 
     }
     if (event && event.kind !== "snapshot" && last.has(event.topic)) {
       const follows = event.prev === last.get(event.topic);
-      const isState = /^(quote|status)\//.test(event.topic);
+      const isState = /^(quote|status|stats|bar-\w+)\//.test(event.topic);
       ensure(follows || isState, `${event.topic}: ${event.seq} follows ${event.prev}, not ${last.get(event.topic)}`);
       if (!follows) conflated.seen += 1;
     }

@@ -333,7 +333,7 @@ class Slow(unittest.TestCase):
                 if event is not None:
                     topic, before = event["topic"], last.get(event["topic"])
                     if event["kind"] != "snapshot" and before is not None and event["prev"] != before:
-                        self.assertIn(topic.split("/")[0], ("quote", "status"), f"{before}, then {event}")
+                        self.assertRegex(topic, r"^(quote|status|stats|bar-\w+)/", f"{before}, then {event}")
                         breaks += 1
                     last[topic] = event["seq"]
                 if told and breaks:

@@ -6,6 +6,7 @@
 #![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
 
 mod beginnings;
+mod derived;
 mod endings;
 mod limits;
 mod raw;
@@ -80,6 +81,10 @@ const SCENARIOS: &[Scenario] = &[
     scenario("other_epoch", |t| Box::pin(resuming::other_epoch(t))),
     scenario("cursor_ahead", |t| Box::pin(resuming::cursor_ahead(t))),
     unfit(scenario("epoch_changes", |t| Box::pin(resuming::epoch_changes(t))), of_fanout),
+    scenario("closed_bars", |t| Box::pin(derived::closed_bars(t))),
+    scenario("running_bars", |t| Box::pin(derived::running_bars(t))),
+    scenario("past_bars", |t| Box::pin(derived::past_bars(t))),
+    scenario("best", |t| Box::pin(derived::best(t))),
     scenario("max_rate", |t| Box::pin(limits::max_rate(t))),
     scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))),
     scenario("changing_limits", |t| Box::pin(limits::changing_limits(t))),
