@@ -124,7 +124,9 @@ mod tests {
     fn it_equals_a_search_in(steps: &[(u8, u8, u8, u8)]) {
         let names = ["d", "a", "c", "b"];
         let mut best = Best::default();
-        names.iter().for_each(|n| drop(best.join(n)));
+        for name in names {
+            best.join(name);
+        }
         let mut plain: [(bool, Option<Quote>); 4] = Default::default();
         for (what, prices, sizes, at) in steps {
             let at = usize::from(at % 4);
