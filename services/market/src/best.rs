@@ -47,7 +47,8 @@ impl Best {
 
     /// The consolidated quote. A side without any is empty.
     pub fn quote(&self) -> Quote {
-        let (mut bid, mut ask): (Option<(Level, &Venue)>, Option<(Level, &Venue)>) = (None, None);
+        let mut bid: Option<(Level, &Venue)> = None;
+        let mut ask: Option<(Level, &Venue)> = None;
         for venue in self.venues.iter().filter(|v| v.live) {
             if let Some(level) = venue.bid
                 && bid.is_none_or(|than| is_before(level.price.cmp(&than.0.price).reverse(), (level, venue), than))
@@ -86,7 +87,9 @@ mod tests {
         Quote { bid: Some(level(bid.0, bid.1)), ask: Some(level(ask.0, ask.1)), ..Quote::default() }
     }
 
-    fn sides(best: &Best) -> (Option<(Level, String)>, Option<(Level, String)>) {
+    type Named = Option<(Level, String)>;
+
+    fn sides(best: &Best) -> (Named, Named) {
         let Quote { bid, ask, bid_venue, ask_venue } = best.quote();
         let name = |v: Option<CompactString>| v.map(|v| v.to_string());
         assert_eq!((bid.is_some(), ask.is_some()), (bid_venue.is_some(), ask_venue.is_some()));
