@@ -101,7 +101,7 @@ impl Report {
              be played without the others (a sequence over the connection) those are played in between, unmeasured. The \
              ITCH day is made by the bench.\n",
             model.trim(),
-            said("uname", &["-r"]),
+            said("uname", &["-r"]).split('-').next().unwrap_or_default(),
             said("rustc", &["--version"]),
         );
     }
