@@ -3,6 +3,7 @@
 //! have targets of their own, beside them.
 
 use prost::Message as _;
+use ticker_edge::frame_limit::FrameLimit;
 use ticker_edge::framing::{self, Framing};
 use ticker_edge::websocket::{Decoder, Incoming, MESSAGE_BYTES_MAX};
 use ticker_edge::{deflate, history, http1, params, webtransport};
@@ -20,6 +21,16 @@ fn http_heads() {
             if let Some((_, length)) = http1::parse(head) {
                 assert!(length <= head.len());
             }
+        }
+    });
+}
+
+#[test]
+fn http3_frames() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| {
+        for limit in [FrameLimit::request, FrameLimit::unidirectional] {
+            let (mut whole, mut cut) = (limit(), limit());
+            assert_eq!(whole.pass(bytes), bytes.chunks(3).try_for_each(|piece| cut.pass(piece)));
         }
     });
 }

@@ -28,6 +28,7 @@ import h2.events
 import h2.settings
 from aioquic.asyncio.client import connect as quic_connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import FrameType
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, DatagramFrameReceived, StreamDataReceived
 from cryptography import x509
@@ -224,6 +225,10 @@ class Files(unittest.TestCase):
         with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as plain:
             return unverified().wrap_socket(plain).getpeercert(binary_form=True)
 
+    async def served_by_quic(self, address: str) -> bytes:
+        async with connected(address) as client:
+            return client._quic.tls._peer_certificate.public_bytes(serialization.Encoding.DER)
+
     def test_a_new_certificate_is_served_and_nobody_is_dropped(self):
         with tempfile.TemporaryDirectory() as folder:
             first = self.write(folder)
@@ -236,6 +241,7 @@ class Files(unittest.TestCase):
                     second = self.write(folder)
                     other.process.send_signal(signal.SIGHUP)
                     self.until(lambda: self.served(other.tls) == second)
+                    self.assertEqual(asyncio.run(self.served_by_quic(other.tls)), second)
                     with open(f"{folder}/tls.crt", "w") as broken:
                         broken.write("nothing")
                     other.process.send_signal(signal.SIGHUP)
@@ -400,6 +406,15 @@ class Http3(unittest.IsolatedAsyncioTestCase):
     async def test_drain(self):
         with Service(sys.argv[1], "--synthetic", "3@20") as other:
             async with connected(other.tls) as client:
+                # aioquic passes over GOAWAY: what comes on the server's control stream is looked at here.
+                control, handle = [], client.quic_event_received
+
+                def look(event):
+                    if isinstance(event, StreamDataReceived) and event.stream_id == 3:
+                        control.append(event.data)
+                    handle(event)
+
+                client.quic_event_received = look
                 text, session = [], await client.webtransport("/v1/wt?topics=quote/synthetic/*")
                 session.open()
                 session.send(b"\n")
@@ -407,11 +422,17 @@ class Http3(unittest.IsolatedAsyncioTestCase):
                     text.append(line)
                     if len(text) == 20:
                         other.process.send_signal(signal.SIGINT)
+                    if '"op":"goodbye"' in line:
+                        # Whoever comes now is told so, and need not wait to find out.
+                        with self.assertRaises(ConnectionError):
+                            async with asyncio.timeout(2), connected(other.tls):
+                                pass
                 self.assertTrue(any('"op":"goodbye"' in line and '"retry_ms"' in line for line in text))
                 last = [m async for m in session.objects()]
                 self.assertEqual([m["op"] for m in last[-2:]], ["goodbye", "error"])
                 code, reason = await session.close_code()
                 self.assertEqual((code, reason.split()[0]), (4009, "draining"))
+                self.assertEqual(control[-1][:2], bytes([FrameType.GOAWAY, 1]), control)
             await asyncio.to_thread(other.process.wait, TIMEOUT_S)
         self.assertEqual(other.exit_code, 0)
 

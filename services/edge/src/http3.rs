@@ -17,7 +17,8 @@ use ticker_runtime::Drain;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use crate::quic::{Confirmed, QUIC_DRAIN_MAX};
+use crate::library::STREAMS_MAX;
+use crate::quic::{Confirmed, QUIC_DRAIN_MAX, STREAMS_FIRST};
 use crate::routes::Web;
 use crate::webtransport::Sessions;
 use crate::{http1, webtransport};
@@ -48,8 +49,9 @@ pub(crate) async fn serve(
         .max_webtransport_sessions(webtransport::SESSIONS_MAX as u64);
     let sessions = Arc::<Sessions>::default();
     let transport = Transport::new(connection.clone(), Arc::clone(&sessions));
-    let Ok(mut h3) = builder.build::<_, Bytes>(transport).await else { return };
+    let Ok(mut h3) = Box::pin(builder.build::<_, Bytes>(transport)).await else { return };
     let mut requests = JoinSet::new();
+    let mut streams = STREAMS_FIRST;
     let deadline = tokio::time::sleep(Duration::MAX);
     tokio::pin!(deadline);
     let mut draining = false;
@@ -58,6 +60,10 @@ pub(crate) async fn serve(
             accepted = h3.accept() => match accepted {
                 Ok(Some(resolver)) => {
                     metrics::counter!("ticker_edge_http3_requests_total").increment(1);
+                    if requests.len() as u32 * 2 >= streams && streams < STREAMS_MAX {
+                        streams = STREAMS_MAX.min(streams * 2);
+                        connection.set_max_concurrent_bi_streams(streams.into());
+                    }
                     let (sessions, connection) = (Arc::clone(&sessions), connection.clone());
                     let confirmed = Arc::clone(&confirmed);
                     requests.spawn(request(resolver, service.clone(), web.clone(), connection, sessions, confirmed));
@@ -92,7 +98,9 @@ async fn request(
     sessions: Arc<Sessions>,
     confirmed: Arc<Confirmed>,
 ) {
-    let Ok(Ok((request, stream))) = tokio::time::timeout(HEAD_MAX, resolver.resolve_request()).await else { return };
+    // What happens once is in memory of its own, as in `quic::begin`.
+    let head = Box::pin(tokio::time::timeout(HEAD_MAX, resolver.resolve_request()));
+    let Ok(Ok((request, stream))) = head.await else { return };
     if !confirmed.is_done() {
         // Early data. Methods that are safe (RFC 9110 §9.2.1) change nothing however often they come; the others wait, which
         // RFC 8470 §3 prefers to 425.
@@ -105,11 +113,12 @@ async fn request(
     }
     drop(confirmed);
     if request.extensions().get() == Some(&Protocol::WEB_TRANSPORT) {
+        drop(service);
         return webtransport::serve(request, stream, connection, web, sessions).await;
     }
     let (mut send, receive) = stream.split();
     let request = request.map(|()| body_of(receive));
-    let response = match service.oneshot(request).await {
+    let response = match Box::pin(service.oneshot(request)).await {
         Ok(response) => response,
         Err(never) => match never {},
     };

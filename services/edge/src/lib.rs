@@ -8,7 +8,7 @@
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers, and [`history`], what it asks the fanout for;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
-//! there and over HTTP/2; [`quic`], [`steering`] and [`http3`], the same address over UDP; [`webtransport`],
+//! there and over HTTP/2; [`quic`], [`steering`], [`http3`] and [`frame_limit`], the same address over UDP; [`webtransport`],
 //! [`byte_session`], [`framing`], sessions there that are no requests.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
@@ -23,6 +23,7 @@ mod config;
 mod conn;
 pub mod deflate;
 mod follow;
+pub mod frame_limit;
 pub mod framing;
 mod grpc;
 pub mod history;
@@ -380,7 +381,7 @@ fn describe_metrics() {
     describe_counter!(
         "ticker_edge_quic_refused_total",
         Unit::Count,
-        "QUIC connections refused because there were too many (quic_connections_max)."
+        "QUIC connections refused because there were too many (quic_connections_max), or at a drain."
     );
     describe_counter!(
         "ticker_edge_quic_retries_total",

@@ -20,7 +20,7 @@ use crate::byte_session::{self, Datagrams, Ended};
 use crate::config::Congestion;
 use crate::framing::Framing;
 use crate::http3;
-use crate::library::{self, DRAIN_MAX, STREAMS_MAX};
+use crate::library::{self, DRAIN_MAX};
 use crate::pipe::Pipe;
 use crate::routes::Web;
 use crate::steering::SteeredIds;
@@ -43,8 +43,12 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// A quiet connection is kept open, also in the tables of whatever lies between.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// Streams in both directions that a reader may have open at first. quinn keeps a place for each that may be, about 80 bytes,
+/// so a reader who needs more is given more: [`http3::serve`].
+pub(crate) const STREAMS_FIRST: u32 = 16;
+
 /// Streams in one direction that a reader may have open: HTTP/3 needs three.
-const UNI_STREAMS_MAX: u32 = 16;
+const UNI_STREAMS_MAX: u32 = 8;
 
 /// What a reader may send before we have taken it: requests are small.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -109,7 +113,7 @@ pub(crate) fn endpoints(
 fn transport(limits: Limits) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_bidi_streams(STREAMS_MAX.into())
+        .max_concurrent_bidi_streams(STREAMS_FIRST.into())
         .max_concurrent_uni_streams(UNI_STREAMS_MAX.into())
         .max_idle_timeout(Some(IDLE_MAX.try_into().expect("half a minute fits into 62 bits")))
         .keep_alive_interval(Some(KEEP_ALIVE))
@@ -133,10 +137,16 @@ fn congestion(chosen: Congestion) -> Arc<dyn quinn::congestion::ControllerFactor
 /// Serves connections until the drain, and until they have ended.
 pub(crate) async fn serve(endpoints: Vec<Endpoint>, limits: Limits, service: Router, web: Web, drain: Drain) {
     let tasks = TaskTracker::new();
-    let shared = Shared { service, web, drain, limits, handshakes: Arc::default() };
-    let accepting = endpoints.iter().map(|endpoint| accept(endpoint, endpoints.len(), &tasks, &shared));
-    join_all(accepting).await;
-    library::ended(tasks).await;
+    let shared = Shared { service, web, drain: drain.clone(), limits, handshakes: Arc::default() };
+    let accepting = join_all(endpoints.iter().map(|endpoint| accept(endpoint, endpoints.len(), &tasks, &shared)));
+    let draining = async {
+        drain.started().await;
+        library::ended(tasks.clone()).await;
+    };
+    tokio::select! {
+        _ = accepting => {}
+        () = draining => {}
+    }
     for endpoint in &endpoints {
         endpoint.close(VarInt::from_u32(0), b"draining");
     }
@@ -144,16 +154,11 @@ pub(crate) async fn serve(endpoints: Vec<Endpoint>, limits: Limits, service: Rou
     let _ = tokio::time::timeout(LAST_PACKETS_MAX, idle).await;
 }
 
-/// Accepts connections of one of `count` endpoints until the drain.
+/// Accepts connections of one of `count` endpoints. At a drain whoever comes is refused, so that it goes elsewhere at once.
 async fn accept(endpoint: &Endpoint, count: usize, tasks: &TaskTracker, shared: &Shared) {
     let Limits { connections_max, handshakes_unvalidated_max, .. } = shared.limits;
-    loop {
-        let incoming = tokio::select! {
-            incoming = endpoint.accept() => incoming,
-            () = shared.drain.started() => None,
-        };
-        let Some(incoming) = incoming else { break };
-        if endpoint.open_connections() >= connections_max.div_ceil(count) {
+    while let Some(incoming) = endpoint.accept().await {
+        if shared.drain.is_started() || endpoint.open_connections() >= connections_max.div_ceil(count) {
             metrics::counter!("ticker_edge_quic_refused_total").increment(1);
             incoming.refuse();
         } else if shared.handshakes.load(Ordering::Relaxed) >= handshakes_unvalidated_max && incoming.may_retry() {
@@ -165,8 +170,6 @@ async fn accept(endpoint: &Endpoint, count: usize, tasks: &TaskTracker, shared: 
             tasks.spawn(begin(incoming, shared.clone(), UnderWay(Arc::clone(&shared.handshakes))));
         }
     }
-    // Whoever comes now is told to go elsewhere.
-    endpoint.set_server_config(None);
 }
 
 /// Whether a handshake is complete. Until it is, what the reader sent may be a replay of what another sent before (RFC 9001
@@ -207,12 +210,13 @@ impl Drop for UnderWay {
 async fn begin(incoming: Incoming, shared: Shared, under_way: UnderWay) {
     let Shared { service, web, drain, .. } = shared;
     let confirmed = Arc::<Confirmed>::default();
-    let heard = async {
+    // What happens once is in memory of its own, which goes when it is done: a reader who stays is to cost little.
+    let heard = Box::pin(async {
         let mut connecting = incoming.accept().ok()?;
         // The client's first message must be whole before the connection is used: else some never come to life.
         tokio::time::timeout(HANDSHAKE_MAX, connecting.handshake_data()).await.ok()?.ok()?;
         connecting.into_0rtt().ok()
-    };
+    });
     if let Some((connection, complete)) = heard.await {
         let watching = async {
             // What it tells besides means nothing at a server, and that it is over may mean that the connection is.
@@ -227,8 +231,8 @@ async fn begin(incoming: Incoming, shared: Shared, under_way: UnderWay) {
         let serving = async {
             match alpn(&connection).as_deref() {
                 // Its requests change nothing but the session itself: a replay of them is harmless.
-                Some(b"ticker/1") => session(connection.clone(), web).await,
-                _ => http3::serve(connection.clone(), service, web, drain, Arc::clone(&confirmed)).await,
+                Some(b"ticker/1") => Box::pin(session(connection.clone(), web)).await,
+                _ => Box::pin(http3::serve(connection.clone(), service, web, drain, Arc::clone(&confirmed))).await,
             }
         };
         tokio::select! {

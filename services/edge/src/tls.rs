@@ -29,7 +29,7 @@ pub(crate) const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Sessions that may be resumed; the oldest go first.
-const SESSIONS_MAX: usize = 8_192;
+const SESSIONS_MAX: usize = 2_048;
 
 /// How often a free port is looked for that is free for TCP and UDP.
 const PORT_TRIES_MAX: usize = 20;

@@ -183,16 +183,17 @@ pub(crate) async fn serve(
     sessions: Arc<Sessions>,
 ) {
     let id = stream.id().into_inner();
-    let (pipe, framing, waiting) = match open(&request, id, &web, &sessions).await {
+    let (pipe, framing, waiting) = match Box::pin(open(&request, id, &web, &sessions)).await {
         Ok(opened) => opened,
         Err(refusal) => {
             let (mut send, _) = stream.split();
             // How a client left is its own business.
-            return drop(http3::respond(&mut send, routes::problem(&refusal), web.write_timeout).await);
+            return drop(Box::pin(http3::respond(&mut send, routes::problem(&refusal), web.write_timeout)).await);
         }
     };
+    drop((request, web));
     let accepted = ([("sec-webtransport-http3-draft", "draft02")], ()).into_response();
-    if stream.send_response(accepted.map(drop)).await.is_err() {
+    if Box::pin(stream.send_response(accepted.map(drop))).await.is_err() {
         return sessions.forget(id);
     }
     let _counted = Counted::new();
@@ -227,7 +228,7 @@ pub(crate) async fn serve(
         }
         send.finish().await
     };
-    match tokio::time::timeout(CLOSING_MAX, told).await {
+    match Box::pin(tokio::time::timeout(CLOSING_MAX, told)).await {
         Ok(Ok(())) if ended.is_some() => {
             let _ = tokio::time::timeout(CLOSING_MAX, gone).await;
         }

@@ -14,6 +14,7 @@ use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, Wri
 use quinn::VarInt;
 use tokio::io::ReadBuf;
 
+use crate::frame_limit::FrameLimit;
 use crate::webtransport::{self, Begins, SessionStream, Sessions};
 
 /// Bytes that are read at once: requests are small.
@@ -65,7 +66,9 @@ impl quic::Connection<Bytes> for Transport {
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receive, ConnectionErrorIncoming>> {
         let accepted = ready!(self.unidirectional.as_mut().poll(cx));
         self.unidirectional = accept_unidirectional(&self.connection);
-        Poll::Ready(accepted.map(|stream| Receive::new(stream, Bytes::new())).map_err(connection_error))
+        Poll::Ready(
+            accepted.map(|s| Receive::new(s, Bytes::new(), FrameLimit::unidirectional())).map_err(connection_error),
+        )
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Both, ConnectionErrorIncoming>> {
@@ -85,7 +88,7 @@ impl quic::Connection<Bytes> for Transport {
                 Begins::Request => {
                     return Poll::Ready(Ok(Both {
                         send: Send::new(send),
-                        receive: Receive::new(receive, bytes.into()),
+                        receive: Receive::new(receive, bytes.into(), FrameLimit::request()),
                     }));
                 }
                 Begins::Session { id, length } => {
@@ -231,11 +234,23 @@ pub(crate) struct Receive {
     stream: quinn::RecvStream,
     /// What was read already.
     first: Bytes,
+    limit: FrameLimit,
 }
 
 impl Receive {
-    fn new(stream: quinn::RecvStream, first: Bytes) -> Self {
-        Self { stream, first }
+    fn new(stream: quinn::RecvStream, first: Bytes, limit: FrameLimit) -> Self {
+        Self { stream, first, limit }
+    }
+
+    /// Gives bytes to h3, unless it would have to keep too many of them.
+    fn pass(&mut self, bytes: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
+        if self.limit.pass(&bytes).is_ok() {
+            return Ok(Some(bytes));
+        }
+        let error_code = Code::H3_EXCESSIVE_LOAD.value();
+        // It may have ended already.
+        let _ = self.stream.stop(self::error_code(error_code));
+        Err(StreamErrorIncoming::StreamTerminated { error_code })
     }
 }
 
@@ -244,13 +259,14 @@ impl quic::RecvStream for Receive {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         if !self.first.is_empty() {
-            return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
+            let first = std::mem::take(&mut self.first);
+            return Poll::Ready(self.pass(first));
         }
         let mut bytes = [0; READ_BYTES];
         let mut buffer = ReadBuf::new(&mut bytes);
         match ready!(self.stream.poll_read_buf(cx, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => Poll::Ready(Ok(None)),
-            Ok(()) => Poll::Ready(Ok(Some(Bytes::copy_from_slice(buffer.filled())))),
+            Ok(()) => Poll::Ready(self.pass(Bytes::copy_from_slice(buffer.filled()))),
             Err(error) => Poll::Ready(Err(read_error(error))),
         }
     }
