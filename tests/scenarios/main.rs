@@ -6,6 +6,7 @@
 #![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
 
 mod beginnings;
+mod datagrams;
 mod derived;
 mod endings;
 mod limits;
@@ -23,6 +24,7 @@ use std::pin::Pin;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use ticker_client::Over;
 use transport::{At, TRANSPORTS, Transport};
 
 /// Trials that run at once, where the command line says nothing: they mostly wait.
@@ -57,6 +59,10 @@ fn of_fanout(t: &Transport) -> Option<&'static str> {
     (t.at == At::Fanout).then_some("the fanout is what ends: its sessions end with it")
 }
 
+fn without_datagrams(t: &Transport) -> Option<&'static str> {
+    (!matches!(t.over, Over::WebTransport | Over::Quic)).then_some("it has no datagrams")
+}
+
 fn framed(t: &Transport) -> Option<&'static str> {
     t.secure.then_some("its framing has tests and clients of its own: python/test_secure.py")
 }
@@ -85,6 +91,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("running_bars", |t| Box::pin(derived::running_bars(t))),
     scenario("past_bars", |t| Box::pin(derived::past_bars(t))),
     scenario("best", |t| Box::pin(derived::best(t))),
+    unfit(scenario("datagrams", |t| Box::pin(datagrams::datagrams(t))), without_datagrams),
     scenario("max_rate", |t| Box::pin(limits::max_rate(t))),
     scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))),
     scenario("changing_limits", |t| Box::pin(limits::changing_limits(t))),
