@@ -57,7 +57,7 @@ fn of_fanout(t: &Transport) -> Option<&'static str> {
 }
 
 fn unheld(t: &Transport) -> Option<&'static str> {
-    t.is_quic().then_some("what holds back its packets would have to know QUIC")
+    t.is_udp().then_some("what holds back its packets would have to know QUIC, or SCTP")
 }
 
 fn unheld_or_polled(t: &Transport) -> Option<&'static str> {
@@ -65,7 +65,7 @@ fn unheld_or_polled(t: &Transport) -> Option<&'static str> {
 }
 
 fn framed(t: &Transport) -> Option<&'static str> {
-    t.is_quic().then_some("its framing has tests and clients of its own: python/test_secure.py")
+    t.is_udp().then_some("its framing has tests and clients of its own: python/test_secure.py")
 }
 
 /// What the contract promises, scenario by scenario.

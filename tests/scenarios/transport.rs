@@ -38,6 +38,7 @@ pub(crate) const TRANSPORTS: &[Transport] = &[
     Transport { name: "h3", over: Over::H3, at: At::Edge, http2: false },
     Transport { name: "wt", over: Over::WebTransport, at: At::Edge, http2: false },
     Transport { name: "quic", over: Over::Quic, at: At::Edge, http2: false },
+    Transport { name: "rtc", over: Over::Rtc, at: At::Edge, http2: false },
     Transport { name: "grpc-fanout", over: Over::Grpc, at: At::Fanout, http2: true },
     Transport { name: "grpc-session-fanout", over: Over::GrpcSession, at: At::Fanout, http2: true },
 ];
@@ -64,14 +65,15 @@ impl Transport {
         self.over == Over::Poll
     }
 
-    /// Is it QUIC below, whose packets no valve can hold?
-    pub(crate) fn is_quic(&self) -> bool {
-        matches!(self.over, Over::H3 | Over::WebTransport | Over::Quic)
+    /// Is it UDP below, whose packets no valve can hold?
+    pub(crate) fn is_udp(&self) -> bool {
+        matches!(self.over, Over::H3 | Over::WebTransport | Over::Quic | Over::Rtc)
     }
 
     pub(crate) fn form(&self) -> Form {
         match self.over {
-            Over::Ws | Over::WsProtobuf | Over::GrpcSession | Over::WebTransport | Over::Quic => Form::Notice,
+            Over::Ws | Over::WsProtobuf | Over::GrpcSession => Form::Notice,
+            Over::WebTransport | Over::Quic | Over::Rtc => Form::Notice,
             Over::Sse | Over::Ndjson | Over::Poll | Over::H3 => Form::Problem,
             Over::Grpc => Form::Status,
         }
@@ -83,7 +85,7 @@ pub(crate) async fn refused(stage: &Stage, subscription: Subscription, code: Cod
     let what = format!("{subscription:?}");
     let told = match stage.transport.form() {
         Form::Notice => told_by_notice(stage, subscription).await,
-        Form::Problem if stage.transport.is_quic() => told_by_client(stage, subscription).await,
+        Form::Problem if stage.transport.is_udp() => told_by_client(stage, subscription).await,
         Form::Problem => told_by_problem(stage, &subscription, code).await,
         Form::Status => told_by_status(stage, &subscription, code).await,
     };

@@ -56,6 +56,8 @@ pub(crate) enum Command {
     },
     /// The reader of a pipe takes messages again.
     Writable(PipeId),
+    /// The reader of a pipe is to hear a heartbeat now.
+    Heartbeat(PipeId),
     /// The reader of a pipe is gone.
     Close(PipeId),
     /// One answer (a long poll or a snapshot), as JSON.

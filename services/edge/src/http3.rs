@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 use crate::quic::QUIC_DRAIN_MAX;
 use crate::routes::Web;
 use crate::webtransport::Sessions;
-use crate::{http1, webtransport};
+use crate::{http1, library, webtransport};
 use streams::{Receive, Send, Transport};
 
 /// How long a request's head may take.
@@ -89,7 +89,8 @@ async fn request(
         return webtransport::serve(request, stream, connection, web, sessions).await;
     }
     let (send, receive) = stream.split();
-    let request = request.map(|()| body_of(receive));
+    let mut request = request.map(|()| body_of(receive));
+    request.extensions_mut().insert(library::From(connection.remote_address()));
     let response = match service.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -9,7 +9,7 @@
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
 //! there and over HTTP/2; [`quic`] and [`http3`], the same address over UDP; [`webtransport`],
-//! [`byte_session`], [`framing`], sessions there that are no requests.
+//! [`byte_session`], [`framing`], sessions there that are no requests; [`rtc`], WebRTC.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
 //! protocol.
@@ -36,6 +36,7 @@ mod readers;
 mod ring;
 mod round;
 mod routes;
+mod rtc;
 mod shard;
 mod tls;
 mod upgraded;
@@ -82,6 +83,9 @@ pub enum EdgeError {
     /// The certificate of the TLS address.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// WebRTC.
+    #[error("{0}")]
+    Rtc(String),
     /// The fanout's address.
     #[error("`{0}` is not the address of a fanout: expected a URL such as http://127.0.0.1:50051")]
     Fanout(String),
@@ -92,6 +96,11 @@ impl EdgeError {
     pub fn is_tls_address_in_use(&self) -> bool {
         matches!(self, EdgeError::Bind(BindError::InUse { what, .. }) if what == tls::WHAT)
     }
+
+    /// Is it that another program has the address of WebRTC?
+    pub fn is_rtc_address_in_use(&self) -> bool {
+        matches!(self, EdgeError::Bind(BindError::InUse { what, .. }) if what == rtc::WHAT)
+    }
 }
 
 /// A running edge.
@@ -99,6 +108,7 @@ impl EdgeError {
 pub struct Edge {
     local_addr: SocketAddr,
     tls_addr: Option<SocketAddr>,
+    rtc_addr: Option<SocketAddr>,
     readers: Arc<AtomicUsize>,
     done: mpsc::Receiver<()>,
 }
@@ -111,6 +121,7 @@ impl Edge {
         let uses_ring = uses_ring(config.io)?;
         let (listeners, local_addr) = listen(config.listen, count)?;
         let secure = secure(config)?;
+        let rtc = rtc::Service::open(config)?;
         let (needs, needs_taken) = mpsc::channel(command::NEEDS_MAX);
         let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
         let readers = Arc::new(AtomicUsize::new(0));
@@ -156,7 +167,10 @@ impl Edge {
                 certificates: Arc::clone(certificates),
                 port: sockets.addr.port(),
             }),
+            rtc: rtc.clone(),
         };
+        let rtc_addr = rtc.as_ref().map(|service| service.local_addr());
+        let packets = rtc.map(|service| tokio::spawn(service.run()));
         let service = routes::router(web.clone()).merge(grpc::router(web.clone()));
         let tls_addr = secure.as_ref().map(|(sockets, _)| sockets.addr);
         if let Some((sockets, certificates)) = secure {
@@ -187,9 +201,10 @@ impl Edge {
             }
             library::ended(connections).await;
             follow.abort();
+            packets.inspect(|packets| packets.abort());
             drop(done_sender);
         });
-        Ok(Self { local_addr, tls_addr, readers, done })
+        Ok(Self { local_addr, tls_addr, rtc_addr, readers, done })
     }
 
     /// Where it listens.
@@ -200,6 +215,11 @@ impl Edge {
     /// Where it listens over TLS, if it does.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
+    }
+
+    /// Where it listens for packets of WebRTC, if it does.
+    pub fn rtc_addr(&self) -> Option<SocketAddr> {
+        self.rtc_addr
     }
 
     /// How many sessions there are now.
@@ -385,6 +405,45 @@ fn describe_metrics() {
         Unit::Count,
         "Messages that were too large for a datagram and went on the ordered stream."
     );
+    describe_gauge!("ticker_edge_rtc_peers", Unit::Count, "WebRTC peers, those that are connecting included.");
+    describe_histogram!(
+        "ticker_edge_rtc_connect_seconds",
+        Unit::Seconds,
+        "From a WebRTC offer to the open channel of its session."
+    );
+    describe_counter!("ticker_edge_rtc_offers_refused_total", Unit::Count, "WebRTC offers that were refused.");
+    describe_counter!(
+        "ticker_edge_rtc_handshakes_failed_total",
+        Unit::Count,
+        "WebRTC peers that were answered and did not connect in time."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_vanished_total",
+        Unit::Count,
+        "WebRTC peers of whom nothing was heard for too long (rtc_silence_ms)."
+    );
+    describe_counter!("ticker_edge_rtc_live_messages_total", Unit::Count, "Messages on channels without retransmits.");
+    describe_counter!(
+        "ticker_edge_rtc_live_too_large_total",
+        Unit::Count,
+        "Messages that were too large for a packet and went on the ordered channel."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_packets_unknown_total",
+        Unit::Count,
+        "Packets at the address of WebRTC that were for nobody here."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_checks_refused_total",
+        Unit::Count,
+        "Checks of ICE that named a peer and did not know its password."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_inbox_full_total",
+        Unit::Count,
+        "Packets that were dropped because their peer had too many waiting."
+    );
+    describe_counter!("ticker_edge_rtc_sends_failed_total", Unit::Count, "Packets to WebRTC peers that were not sent.");
     describe_counter!("ticker_edge_certificate_reloads_total", Unit::Count, "Changes of the certificate.");
     describe_counter!(
         "ticker_edge_certificate_reload_failures_total",

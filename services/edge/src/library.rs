@@ -1,11 +1,13 @@
 //! Connections that go to the HTTP library: everything but a shard's own three paths over HTTP/1.1.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -14,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
 use crate::http1;
 use crate::shard::Handover;
@@ -38,7 +41,8 @@ pub(crate) async fn serve(mut handovers: mpsc::Receiver<Handover>, service: Rout
         let (service, drain) = (service.clone(), drain.clone());
         tasks.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            connection(Begun { head, stream }, service, drain).await;
+            let from = stream.peer_addr().ok();
+            connection(Begun { head, stream }, from, service, drain).await;
         });
     }
 }
@@ -49,8 +53,12 @@ pub(crate) async fn ended(tasks: Connections) {
     let _ = tokio::time::timeout(DRAIN_MAX, tasks.wait()).await;
 }
 
+/// Whose connection a request came on, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct From(pub(crate) SocketAddr);
+
 /// Serves one connection: HTTP/1.1 or HTTP/2, whichever the client begins with.
-pub(crate) async fn connection<I>(io: I, service: Router, drain: Drain)
+pub(crate) async fn connection<I>(io: I, from: Option<SocketAddr>, service: Router, drain: Drain)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -67,6 +75,12 @@ where
         .max_header_list_size(http1::HEAD_BYTES_MAX as u32)
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .enable_connect_protocol();
+    let service = service.map_request(move |mut request: http::Request<Incoming>| {
+        if let Some(from) = from {
+            request.extensions_mut().insert(From(from));
+        }
+        request
+    });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service));
     tokio::pin!(connection);
     tokio::select! {

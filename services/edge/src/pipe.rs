@@ -18,6 +18,10 @@ pub(crate) struct Pipe {
     id: PipeId,
     messages: mpsc::Receiver<Vec<Encoded>>,
     state: Arc<PipeState>,
+    /// Taken out, and not given yet.
+    held: Option<Vec<Encoded>>,
+    /// The shard is to be told that there is room.
+    owes: bool,
 }
 
 impl Pipe {
@@ -50,16 +54,25 @@ impl Pipe {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, state })
+        Ok(Self { shard, id, messages, state, held: None, owes: false })
     }
 
-    /// The next messages; `None` when the session is over.
+    /// The next messages; `None` when the session is over. Safe to cancel: nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
-        let batch = self.messages.recv().await;
-        if self.state.blocked.swap(false, Ordering::AcqRel) {
-            self.shard.tell(Command::Writable(self.id)).await;
+        if self.held.is_none() {
+            self.held = self.messages.recv().await;
         }
-        batch
+        self.owes |= self.state.blocked.swap(false, Ordering::AcqRel);
+        if self.owes {
+            self.shard.tell(Command::Writable(self.id)).await;
+            self.owes = false;
+        }
+        self.held.take()
+    }
+
+    /// The reader is to hear a heartbeat soon.
+    pub(crate) fn heartbeat(&self) {
+        self.shard.hint(Command::Heartbeat(self.id));
     }
 
     /// How the session ended, once [`Pipe::next`] has given `None`; `None` if it did not end by itself: the edge goes.

@@ -435,6 +435,11 @@ impl Shard {
                     self.hub.writable(session);
                 }
             }
+            Command::Heartbeat(pipe) => {
+                if let Some(session) = self.pipe(pipe).map(|p| p.session) {
+                    self.hub.heartbeat(session);
+                }
+            }
             Command::Close(pipe) => {
                 if self.pipe(pipe).is_some() {
                     self.drop_pipe(pipe.key);

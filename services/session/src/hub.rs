@@ -433,6 +433,14 @@ impl Hub {
         Some(self.cursor_of(if waits { session.cursor } else { self.standing(key) }))
     }
 
+    /// A heartbeat is due now, besides those of the interval: its transport has heard nothing of the reader for a while.
+    pub fn heartbeat(&mut self, id: SessionId) {
+        if let Some(key) = self.key(id) {
+            self.sessions[key].heartbeat = self.sessions[key].ending.is_none();
+            self.list(key);
+        }
+    }
+
     /// When [`Hub::tick`] wants to be called next.
     pub fn next_timer(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, _, _))| *at);
