@@ -172,6 +172,7 @@ fn tag_of(fragment: &str) -> HeaderValue {
     HeaderValue::try_from(format!("\"{fragment}\"")).expect("letters and digits")
 }
 
+#[allow(clippy::result_large_err, reason = "the response goes out as it is")]
 fn text_of(headers: &HeaderMap, expected: &str, body: Result<Bytes, BytesRejection>) -> Result<String, Response> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     if !content_type.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(expected) {

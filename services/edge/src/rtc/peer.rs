@@ -33,8 +33,18 @@ const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 /// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
 const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
 
-/// How long a peer may take to confirm the last words, and then to confirm their end.
+/// How long a peer may take to confirm the last words, and the connection to end.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
+
+/// How long it may take to confirm that the channel ends: longer than SCTP takes to say so again.
+const CHANNEL_CLOSING_MAX: Duration = Duration::from_secs(4);
+
+/// SCTP sends its first messages again after 3 s, but at once when three later ones have come before them: for so long after
+/// the beginning, messages that are not confirmed are followed by heartbeats.
+const EAGER: Duration = Duration::from_secs(3);
+
+/// In such a pause; a receipt may take 200 ms without anything being lost.
+const EAGER_PAUSE: Duration = Duration::from_millis(250);
 
 /// A message that waits for its channel.
 struct Message {
@@ -76,6 +86,9 @@ pub(super) struct Peer {
     /// When something was heard, and when the reader was last sent something to confirm.
     heard: Instant,
     probed: Instant,
+    opened_at: Option<Instant>,
+    /// When the last message was given to a channel.
+    wrote: Instant,
     /// Our address on the way to it, where the socket has several.
     local: Option<IpAddr>,
     /// Since ICE began anew: addresses that it was heard from, and the one that it wants last.
@@ -118,6 +131,8 @@ impl Peer {
             out: Outgoing::default(),
             heard: now,
             probed: now,
+            opened_at: None,
+            wrote: now,
             local: None,
             anew: None,
             stage: Stage::Running,
@@ -144,7 +159,7 @@ impl Peer {
                 }
                 batch = self.pipe.next(), if takes => match batch {
                     Some(batch) => self.queue(&batch),
-                    None => self.stage = Stage::LastWords(Instant::now() + CLOSING_MAX),
+                    None => self.end(),
                 },
                 control = self.control.recv() => match control {
                     Some(Control::Restart { remote, local, done }) => {
@@ -156,7 +171,7 @@ impl Peer {
                         // Whoever asked may have gone.
                         let _ = done.send(());
                     }
-                    Some(Control::End) | None => self.close(Instant::now()),
+                    Some(Control::End) | None => self.end(),
                 },
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -166,7 +181,7 @@ impl Peer {
     /// Says what is to be said now. Returns when to come again; `None`: it is over.
     fn step(&mut self, now: Instant) -> Result<Option<Instant>, RtcError> {
         self.rtc.handle_input(Input::Timeout(now))?;
-        self.write()?;
+        self.write(now)?;
         let wake = loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => break at,
@@ -177,7 +192,7 @@ impl Peer {
                 Output::Event(event) => {
                     agent::on_event(&mut self.rtc, &event)?;
                     self.on_event(event, now);
-                    self.write()?;
+                    self.write(now)?;
                 }
             }
         };
@@ -200,8 +215,12 @@ impl Peer {
             metrics::counter!("ticker_edge_rtc_vanished_total").increment(1);
             return None;
         }
-        let probe = self.heard.max(self.probed) + silence / 3;
-        if now >= probe {
+        let eager = self.opened_at.is_some_and(|at| now < at + EAGER) && self.buffered().0 > 0;
+        let probe = |peer: &Self| match eager {
+            true => peer.probed.max(peer.wrote) + EAGER_PAUSE,
+            false => peer.heard.max(peer.probed) + silence / 3,
+        };
+        if now >= probe(self) {
             self.probed = now;
             self.pipe.heartbeat();
         }
@@ -210,7 +229,7 @@ impl Peer {
             Stage::Running => gone,
             Stage::LastWords(until) => {
                 if self.waiting.is_empty() && self.buffered() == (0, 0) || now >= until {
-                    let until = now + CLOSING_MAX;
+                    let until = now + CHANNEL_CLOSING_MAX;
                     match self.session {
                         Some(session) => {
                             // Its end arrives for certain, which that of the connection does not.
@@ -230,7 +249,14 @@ impl Peer {
             }
             Stage::Closes(_) => return None,
         };
-        Some(stage.min(gone).min(self.heard.max(self.probed) + silence / 3))
+        Some(stage.min(gone).min(probe(self)))
+    }
+
+    /// The session is over: its last words go out, then the end of its channel, then that of the connection.
+    fn end(&mut self) {
+        if self.stage == Stage::Running {
+            self.stage = Stage::LastWords(Instant::now() + CLOSING_MAX);
+        }
     }
 
     /// Ends the connection; what DTLS has to say of that goes out with the next step.
@@ -327,6 +353,7 @@ impl Peer {
     fn opened(&mut self, now: Instant) {
         if self.is_open() {
             self.registration.connected();
+            (self.opened_at, self.probed) = (Some(now), now);
             let took = now.saturating_duration_since(self.began).as_secs_f64();
             metrics::histogram!("ticker_edge_rtc_connect_seconds").record(took);
         }
@@ -370,7 +397,7 @@ impl Peer {
     }
 
     /// Gives the channels what they take.
-    fn write(&mut self) -> Result<(), RtcError> {
+    fn write(&mut self, now: Instant) -> Result<(), RtcError> {
         let Some(session) = self.session.filter(|_| self.is_secure) else { return Ok(()) };
         let binary = self.framing == Framing::Lengths;
         while let Some(Message { bytes, may_be_lost }) = self.waiting.front() {
@@ -380,6 +407,7 @@ impl Peer {
             if !channel.write(binary, bytes)? {
                 return Ok(());
             }
+            self.wrote = now;
             match (live, *may_be_lost && self.live.is_some()) {
                 (Some(_), _) => metrics::counter!("ticker_edge_rtc_live_messages_total").increment(1),
                 (None, true) => metrics::counter!("ticker_edge_rtc_live_too_large_total").increment(1),
