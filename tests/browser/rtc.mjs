@@ -102,7 +102,7 @@ try {
         const seen = [];
         for (let updates = 0; updates < 30; ) {
           const message = await next();
-          if (message.op) seen.push(message.op);
+          if (message.op && message.op !== "heartbeat") seen.push(message.op);
           updates += message.kind === "update" ? 1 : 0;
         }
         peer.close();

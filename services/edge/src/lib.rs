@@ -9,7 +9,7 @@
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
 //! there and over HTTP/2; [`quic`] and [`http3`], the same address over UDP; [`webtransport`],
-//! [`byte_session`], [`framing`], sessions there that are no requests; [`rtc`], WebRTC.
+//! [`byte_session`], [`framing`], sessions there that are no requests; [`rtc`], WebRTC; [`switchboard`], signals between readers.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
 //! protocol.
@@ -38,6 +38,7 @@ mod round;
 mod routes;
 mod rtc;
 mod shard;
+mod switchboard;
 mod tls;
 mod upgraded;
 mod upstream;
@@ -127,6 +128,7 @@ impl Edge {
         let readers = Arc::new(AtomicUsize::new(0));
         let (done_sender, done) = mpsc::channel(1);
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
+        let switchboard = Arc::<switchboard::Switchboard>::default();
         for (index, listener) in listeners.into_iter().enumerate() {
             let parts = Parts {
                 index,
@@ -138,6 +140,7 @@ impl Edge {
                 readers: Arc::clone(&readers),
                 drain_spread_ms: config.drain_spread_ms,
                 deflate: config.websocket_deflate,
+                switchboard: Arc::clone(&switchboard),
             };
             let (shard, handle) = Shard::new(parts).map_err(EdgeError::Shard)?;
             let done = done_sender.clone();
@@ -404,6 +407,12 @@ fn describe_metrics() {
         "ticker_edge_datagrams_too_large_total",
         Unit::Count,
         "Messages that were too large for a datagram and went on the ordered stream."
+    );
+    describe_counter!("ticker_edge_signals_total", Unit::Count, "Signals between readers.");
+    describe_counter!(
+        "ticker_edge_signals_dropped_total",
+        Unit::Count,
+        "Signals that their reader did not take: it had too many, or was gone."
     );
     describe_gauge!("ticker_edge_rtc_peers", Unit::Count, "WebRTC peers, those that are connecting included.");
     describe_histogram!(

@@ -22,6 +22,7 @@ use crate::conn::Conn;
 use crate::poll::Poll;
 use crate::ring::Ring;
 use crate::round::Prepared;
+use crate::switchboard::Switchboard;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -128,6 +129,9 @@ pub(crate) struct Shard {
     drain_spread_ms: u32,
     /// Readers who offer permessage-deflate get it.
     pub(crate) deflate: bool,
+    pub(crate) switchboard: Arc<Switchboard>,
+    /// The way to this shard, for others' signals to its readers.
+    pub(crate) handle: ShardHandle,
 }
 
 /// What a shard counts between two looks at the metrics.
@@ -227,6 +231,7 @@ pub(crate) struct Parts {
     pub(crate) readers: Arc<AtomicUsize>,
     pub(crate) drain_spread_ms: u32,
     pub(crate) deflate: bool,
+    pub(crate) switchboard: Arc<Switchboard>,
 }
 
 impl Shard {
@@ -240,16 +245,19 @@ impl Shard {
         let mut listener = mio::net::TcpListener::from_std(parts.listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = Clock::start();
+        let handle = ShardHandle::new(sender, Arc::clone(&waker), Arc::clone(&woken));
+        let mut hub = Hub::new(parts.limits);
+        hub.carry_signals();
         let shard = Self {
             index: parts.index,
             poll,
             listener: Some(listener),
             commands,
-            woken: Arc::clone(&woken),
-            _waker: Arc::clone(&waker),
+            woken,
+            _waker: waker,
             needs: parts.needs,
             http: parts.http,
-            hub: Hub::new(parts.limits),
+            hub,
             conns: Slab::new(),
             pipes: Slab::new(),
             polls: Slab::new(),
@@ -270,8 +278,10 @@ impl Shard {
             draining: None,
             drain_spread_ms: parts.drain_spread_ms,
             deflate: parts.deflate,
+            switchboard: parts.switchboard,
+            handle: handle.clone(),
         };
-        Ok((shard, ShardHandle::new(sender, waker, woken)))
+        Ok((shard, handle))
     }
 
     /// Runs until it has drained.
@@ -298,6 +308,7 @@ impl Shard {
                 }
             }
             self.take_commands();
+            self.carry();
             if accept {
                 self.accept();
             }
@@ -435,6 +446,7 @@ impl Shard {
                     self.hub.writable(session);
                 }
             }
+            Command::Signal(signal) => self.deliver(*signal),
             Command::Heartbeat(pipe) => {
                 if let Some(session) = self.pipe(pipe).map(|p| p.session) {
                     self.hub.heartbeat(session);

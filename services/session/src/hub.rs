@@ -13,6 +13,7 @@ use crate::catalogue::{Catalogue, Refusal};
 use crate::collect::Due;
 use crate::limits::Limits;
 use crate::session::{Beginning, Ending, Mode, Opening, Saying, Session};
+use crate::signal::Beyond;
 use crate::topic::TopicState;
 
 /// The shortest delay of a `goodbye`.
@@ -100,6 +101,8 @@ pub struct Hub {
     heartbeats: VecDeque<(Time, SessionId)>,
     generations: u32,
     pub(crate) due: Vec<Due>,
+    /// What goes beyond this hub; `None` where the owner does not carry it.
+    pub(crate) beyond: Option<VecDeque<Beyond>>,
 }
 
 impl Hub {
@@ -125,6 +128,7 @@ impl Hub {
             heartbeats: VecDeque::new(),
             generations: 0,
             due: Vec::new(),
+            beyond: None,
         }
     }
 
@@ -356,6 +360,7 @@ impl Hub {
     pub fn close(&mut self, id: SessionId) {
         let Some(key) = self.key(id) else { return };
         self.sessions[key].dirty.clear();
+        self.forget_reach(key);
         while let Some(at) = self.sessions[key].subs.len().checked_sub(1) {
             self.drop_sub(key, at);
         }
