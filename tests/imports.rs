@@ -10,19 +10,20 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const RULE: &[(&str, &[&str])] = &[
     ("ticker-market", &[]),
     ("ticker-runtime", &[]),
+    ("ticker-rtc", &[]),
     ("ticker-proto", &["ticker-market"]),
     ("ticker-feeds", &["ticker-market"]),
     ("ticker-session", &["ticker-market", "ticker-proto"]),
     ("ticker-tape", &["ticker-market", "ticker-proto"]),
     ("ticker-ingest", &["ticker-market", "ticker-proto", "ticker-feeds", "ticker-runtime"]),
     ("ticker-fanout", &["ticker-market", "ticker-proto", "ticker-tape", "ticker-session", "ticker-runtime"]),
-    ("ticker-edge", &["ticker-market", "ticker-proto", "ticker-session", "ticker-runtime"]),
-    ("ticker-client", &["ticker-market", "ticker-proto"]),
+    ("ticker-edge", &["ticker-market", "ticker-proto", "ticker-session", "ticker-runtime", "ticker-rtc"]),
+    ("ticker-client", &["ticker-market", "ticker-proto", "ticker-rtc"]),
     ("ticker", &["ticker-ingest", "ticker-fanout", "ticker-edge", "ticker-client", "ticker-runtime"]),
 ];
 
 /// State machines without I/O: time and bytes are arguments, so that hours pass in milliseconds in a test.
-const WITHOUT_IO: &[&str] = &["ticker-market", "ticker-feeds", "ticker-session", "ticker-tape"];
+const WITHOUT_IO: &[&str] = &["ticker-market", "ticker-feeds", "ticker-session", "ticker-tape", "ticker-rtc"];
 
 /// What does I/O or waits. `ticker-proto` carries tonic's generated stubs, so only direct use is looked at.
 const IO: &[&str] = &[

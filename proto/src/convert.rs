@@ -165,9 +165,10 @@ pub fn message_from_wire(wire: v1::SessionResponse) -> Result<Message, ConvertEr
         M::Pong(p) => Notice::Pong { id: p.id },
         M::Goodbye(g) => Notice::Goodbye { reason: g.reason, cursor: g.cursor, retry_ms: g.retry_ms },
         M::Signal(s) => Notice::Signal {
-            id: s.id,
-            to: s.to,
-            data: serde_json::from_str(&s.data).unwrap_or(serde_json::Value::String(s.data)),
+            id: (s.id != 0).then_some(s.id),
+            peer: (!s.peer.is_empty()).then_some(s.peer),
+            from: (!s.from.is_empty()).then_some(s.from),
+            data: (!s.data.is_empty()).then(|| crate::message::json_of(s.data)),
         },
     }))
 }

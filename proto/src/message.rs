@@ -71,7 +71,7 @@ pub enum Request {
     Auth(Auth),
     /// Asks for a pong.
     Ping(Ping),
-    /// Carries an SDP or a candidate to another reader.
+    /// Agrees to be reached by others, or carries an SDP or a candidate to one of them.
     Signal(Signal),
 }
 
@@ -119,7 +119,11 @@ pub struct Ping {
 #[allow(missing_docs, reason = "the names are the contract's")]
 pub struct Signal {
     pub id: u64,
-    pub to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
     pub data: serde_json::Value,
 }
 
@@ -158,8 +162,9 @@ impl Request {
             M::Ping(p) => Request::Ping(Ping { id: p.id }),
             M::Signal(s) => Request::Signal(Signal {
                 id: s.id,
-                to: s.to,
-                data: serde_json::from_str(&s.data).unwrap_or(serde_json::Value::String(s.data)),
+                reachable: s.reachable,
+                to: (!s.to.is_empty()).then_some(s.to),
+                data: if s.data.is_empty() { serde_json::Value::Null } else { json_of(s.data) },
             }),
         })
     }
@@ -175,6 +180,11 @@ impl Request {
             Request::Signal(r) => r.id,
         }
     }
+}
+
+/// What is no JSON is a string.
+pub(crate) fn json_of(text: String) -> serde_json::Value {
+    serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
 }
 
 impl From<v1::SubscribeRequest> for Subscribe {
@@ -226,14 +236,28 @@ pub enum Notice {
     Pong { id: u64 },
     /// The edge goes away.
     Goodbye { reason: String, cursor: String, retry_ms: u32 },
-    /// From another reader.
-    Signal { id: u64, to: String, data: serde_json::Value },
+    /// From another reader; or the name under which this one can be reached, in answer to its request.
+    Signal {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<serde_json::Value>,
+    },
 }
 
 impl Notice {
     /// An error that answers a request.
     pub fn error(id: Option<u64>, code: Code, message: impl Into<String>) -> Self {
         Notice::Error { id, code: code.as_str().to_owned(), message: message.into(), cursor: None }
+    }
+
+    /// A reader's name, in answer to its request.
+    pub fn signal_name(id: u64, name: String) -> Self {
+        Notice::Signal { id: Some(id), peer: Some(name), from: None, data: None }
     }
 
     /// The cursor that it carries.
@@ -272,7 +296,13 @@ impl Notice {
             Notice::Heartbeat { cursor, conflated } => M::Heartbeat(v1::Heartbeat { cursor, conflated }),
             Notice::Pong { id } => M::Pong(v1::Pong { id }),
             Notice::Goodbye { reason, cursor, retry_ms } => M::Goodbye(v1::Goodbye { reason, cursor, retry_ms }),
-            Notice::Signal { id, to, data } => M::Signal(v1::Signal { id, to, data: data.to_string() }),
+            Notice::Signal { id, peer, from, data } => M::Signal(v1::Signal {
+                id: id.unwrap_or(0),
+                peer: peer.unwrap_or_default(),
+                from: from.unwrap_or_default(),
+                data: data.map(|d| d.to_string()).unwrap_or_default(),
+                ..v1::Signal::default()
+            }),
         };
         v1::SessionResponse { message: Some(message) }
     }

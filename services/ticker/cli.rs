@@ -155,6 +155,12 @@ pub(crate) struct Up {
     /// No TLS address
     #[arg(long, conflicts_with = "tls_listen")]
     pub(crate) no_tls: bool,
+    /// UDP address of WebRTC [default: 127.0.0.1:8444, if it is free]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) rtc_listen: Option<SocketAddr>,
+    /// No WebRTC
+    #[arg(long, conflicts_with = "rtc_listen")]
+    pub(crate) no_rtc: bool,
     /// gRPC address [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDR")]
     pub(crate) grpc: Option<SocketAddr>,
@@ -193,6 +199,9 @@ pub(crate) struct Edge {
     /// TLS and QUIC address: HTTP/1.1, 2 and 3, WebTransport [default: none]
     #[arg(long, value_name = "ADDR")]
     pub(crate) tls_listen: Option<SocketAddr>,
+    /// UDP address of WebRTC [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) rtc_listen: Option<SocketAddr>,
     /// The fanout's gRPC port [default: http://127.0.0.1:50051]
     #[arg(long, value_name = "URL")]
     pub(crate) fanout: Option<String>,
@@ -413,7 +422,7 @@ pub(crate) enum Transport {
     Wt,
     /// QUIC without HTTP, Protobuf
     Quic,
-    /// WebRTC (comes later)
+    /// WebRTC data channels
     Rtc,
 }
 

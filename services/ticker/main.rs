@@ -17,9 +17,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{Cli, Command};
 
-/// Exit code of what cannot be done as it was asked, as clap's own.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     match start(Cli::parse()) {
         Ok(code) => code,
@@ -44,12 +41,6 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Venue(args) => recordings::venue(args).await,
         }
     })
-}
-
-/// Says that something comes later, and what to use today.
-fn not_implemented(what: &str, instead: &str) -> ExitCode {
-    say(&format!("error: not_implemented: {what} comes with a later version; {instead}"));
-    ExitCode::from(USAGE)
 }
 
 /// A line for the person who started us.

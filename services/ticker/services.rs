@@ -11,8 +11,11 @@ use ticker_runtime::{Drain, Health, admin, drain};
 use crate::cli;
 use crate::settings::{Metrics, Settings};
 
-/// What services log unless `TICKER_LOG` says otherwise.
-pub(crate) const LOG_FILTER: &str = "info";
+/// What services log unless `TICKER_LOG` says otherwise. What str0m warns of is what strangers send.
+pub(crate) const LOG_FILTER: &str = "info,str0m=error,is=error";
+
+/// The same where somebody watches.
+pub(crate) const LOG_FILTER_WATCHED: &str = "warn,str0m=error,is=error";
 
 /// Ingest has no listener but its admin port; the other two have theirs in their configurations.
 const INGEST_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9093);
@@ -51,12 +54,14 @@ pub(crate) async fn edge(args: cli::Edge) -> anyhow::Result<ExitCode> {
         settings.edge.fanout = fanout;
     }
     settings.edge.tls_listen = args.tls_listen.or(settings.edge.tls_listen);
+    settings.edge.rtc_listen = args.rtc_listen.or(settings.edge.rtc_listen);
     settings.check_edge_exposure()?;
     let channel = ticker_edge::connect(&settings.edge.fanout)?;
     let process = Process::start(&settings, settings.edge.admin, metrics, &["upstream"]).await?;
     let edge = ticker_edge::Edge::start(&settings.edge, channel, &process.health, &process.drain)?;
     let tls = edge.tls_addr().map(tracing::field::display);
-    tracing::info!(listen = %edge.local_addr(), tls, fanout = settings.edge.fanout, "edge runs");
+    let rtc = edge.rtc_addr().map(tracing::field::display);
+    tracing::info!(listen = %edge.local_addr(), tls, rtc, fanout = settings.edge.fanout, "edge runs");
     let stopped = async {
         edge.stopped().await;
         Ok::<_, std::convert::Infallible>(())

@@ -71,7 +71,9 @@ impl Settings {
     pub(crate) fn check_edge_exposure(&self) -> Result<(), config::ConfigError> {
         let insecure = self.insecure || self.edge.insecure;
         config::check_exposure("HTTP", self.edge.listen, false, insecure)?;
-        self.edge.tls_listen.map_or(Ok(()), |addr| config::check_exposure("TLS", addr, false, insecure))
+        let tls = self.edge.tls_listen.map(|addr| ("TLS", addr));
+        let rtc = self.edge.rtc_listen.map(|addr| ("WebRTC", addr));
+        tls.into_iter().chain(rtc).try_for_each(|(what, addr)| config::check_exposure(what, addr, false, insecure))
     }
 
     /// Asks every venue for these instruments, if there are any.

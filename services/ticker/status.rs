@@ -22,6 +22,9 @@ pub(crate) struct Banner<'a> {
     pub(crate) tls: Option<SocketAddr>,
     /// TLS was left out, because this address is taken.
     pub(crate) tls_is_taken: Option<SocketAddr>,
+    pub(crate) rtc: Option<SocketAddr>,
+    /// WebRTC was left out, because this address is taken.
+    pub(crate) rtc_is_taken: Option<SocketAddr>,
     pub(crate) grpc: SocketAddr,
     pub(crate) admin: SocketAddr,
     /// Is every price invented?
@@ -54,6 +57,13 @@ impl Banner<'_> {
                 row("TLS", format!("off: {taken} is in use"), "  --tls-listen ADDR chooses another")?;
             }
             (None, None) => row("TLS", "off".to_owned(), "")?,
+        }
+        match (self.rtc, self.rtc_is_taken) {
+            (Some(rtc), _) => row("WebRTC", format!("UDP {rtc}"), "  offers to POST /v1/rtc")?,
+            (None, Some(taken)) => {
+                row("WebRTC", format!("off: {taken} is in use"), "  --rtc-listen ADDR chooses another")?;
+            }
+            (None, None) => row("WebRTC", "off".to_owned(), "")?,
         }
         row("gRPC", paint.cyan(&format!("http://{}", self.grpc)), "  ticker.v1.MarketData, reflection")?;
         row("admin", paint.cyan(&format!("http://{}/metrics", self.admin)), "  /livez, /readyz")?;

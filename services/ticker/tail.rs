@@ -9,7 +9,6 @@ use ticker_client::proto::{Message, Notice, Part, frame::Form, frame::encode_not
 use ticker_client::{Applied, Board, Options, Over, Resume, Step, Subscription, Trust};
 
 use crate::cli::{Tail, Transport};
-use crate::not_implemented;
 use crate::output::{Lines, Paint};
 
 /// The first and the longest wait before another attempt to connect.
@@ -30,9 +29,7 @@ pub(crate) async fn run(args: Tail) -> anyhow::Result<ExitCode> {
         Transport::H3 => Over::H3,
         Transport::Wt => Over::WebTransport,
         Transport::Quic => Over::Quic,
-        Transport::Rtc => {
-            return Ok(not_implemented("this transport", "use --over ws, sse, poll, grpc, h3, wt or quic"));
-        }
+        Transport::Rtc => Over::Rtc,
     };
     let has_datagrams = matches!(over, Over::WebTransport | Over::Quic);
     anyhow::ensure!(

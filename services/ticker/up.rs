@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::cli::Up;
 use crate::pipe;
-use crate::services::{LOG_FILTER, Process};
+use crate::services::{LOG_FILTER, LOG_FILTER_WATCHED, Process};
 use crate::settings::Settings;
 use crate::status::{self, Banner};
 
@@ -25,10 +25,13 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 /// The contract's TLS address of `ticker up`.
 const TLS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 
+/// The contract's WebRTC address of `ticker up`.
+const RTC: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8444);
+
 pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     // A person at a terminal has the status line; what goes well need not be told twice.
     let watched = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let (mut settings, metrics) = Settings::load(&args.common, if watched { "warn" } else { LOG_FILTER })?;
+    let (mut settings, metrics) = Settings::load(&args.common, if watched { LOG_FILTER_WATCHED } else { LOG_FILTER })?;
     settings.set_sources(args.sources);
     settings.default_market();
     settings.edge.listen = args.listen.unwrap_or(settings.edge.listen);
@@ -38,6 +41,11 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     let tls_by_default = settings.edge.tls_listen.is_none() && !args.no_tls;
     if tls_by_default {
         settings.edge.tls_listen = Some(TLS);
+    }
+    settings.edge.rtc_listen = args.rtc_listen.or(settings.edge.rtc_listen).filter(|_| !args.no_rtc);
+    let rtc_by_default = settings.edge.rtc_listen.is_none() && !args.no_rtc;
+    if rtc_by_default {
+        settings.edge.rtc_listen = Some(RTC);
     }
     settings.check_edge_exposure()?;
     check_exposure("gRPC", settings.fanout.listen, false, settings.insecure)?;
@@ -60,12 +68,12 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
     let in_memory = tokio::spawn(async move { fanout.serve_with_incoming(pipes).await });
 
     let start = |config: &_| Edge::start(config, connector.channel(), &process.health, &process.drain);
-    let edge = match start(&settings.edge) {
-        Err(error) if tls_by_default && error.is_tls_address_in_use() => {
-            settings.edge.tls_listen = None;
-            start(&settings.edge)?
+    let edge = loop {
+        match start(&settings.edge) {
+            Err(error) if tls_by_default && error.is_tls_address_in_use() => settings.edge.tls_listen = None,
+            Err(error) if rtc_by_default && error.is_rtc_address_in_use() => settings.edge.rtc_listen = None,
+            started => break started?,
         }
-        started => started?,
     };
     let http_addr = edge.local_addr();
     let readers = edge.reader_count();
@@ -78,6 +86,8 @@ pub(crate) async fn run(args: Up) -> anyhow::Result<ExitCode> {
         http: http_addr,
         tls: edge.tls_addr(),
         tls_is_taken: (tls_by_default && edge.tls_addr().is_none()).then_some(TLS),
+        rtc: edge.rtc_addr(),
+        rtc_is_taken: (rtc_by_default && edge.rtc_addr().is_none()).then_some(RTC),
         grpc: grpc_addr,
         admin: process.admin,
         synthetic_only,

@@ -43,6 +43,8 @@ class Service:
         self.grpc = f"127.0.0.1:{grpc_port}"
         self.admin = f"127.0.0.1:{admin_port}"
         addresses = ["--listen", self.http, "--tls-listen", self.tls, "--grpc", self.grpc, "--admin", self.admin]
+        # WebRTC tells its address itself.
+        addresses += ["--rtc-listen", "127.0.0.1:0"]
         self.command = [binary, "up", *addresses, *arguments]
         self.exit_code: int | None = None
 

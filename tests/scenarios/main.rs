@@ -60,11 +60,19 @@ fn of_fanout(t: &Transport) -> Option<&'static str> {
 }
 
 fn without_datagrams(t: &Transport) -> Option<&'static str> {
-    (!matches!(t.over, Over::WebTransport | Over::Quic)).then_some("it has no datagrams")
+    (!matches!(t.over, Over::WebTransport | Over::Quic)).then_some("it has no datagrams, or a test of its own for them")
+}
+
+fn unheld(t: &Transport) -> Option<&'static str> {
+    (t.over == Over::Rtc).then_some("what holds back its packets would have to change the addresses in its offers")
+}
+
+fn unheld_or_polled(t: &Transport) -> Option<&'static str> {
+    unheld(t).or_else(|| polled(t))
 }
 
 fn framed(t: &Transport) -> Option<&'static str> {
-    t.secure.then_some("its framing has tests and clients of its own: python/test_secure.py")
+    t.is_clients().then_some("its framing has tests and clients of its own: python/test_secure.py, test_rtc.py")
 }
 
 /// What the contract promises, scenario by scenario.
@@ -80,7 +88,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("invalid", |t| Box::pin(beginnings::invalid(t))),
     scenario("corrections", |t| Box::pin(beginnings::corrections(t))),
     unfit(scenario("changing_topics", |t| Box::pin(beginnings::changing_topics(t))), one_way),
-    scenario("resume", |t| Box::pin(resuming::resume(t))),
+    unfit(scenario("resume", |t| Box::pin(resuming::resume(t))), unheld),
     scenario("resume_elsewhere", |t| Box::pin(resuming::resume_elsewhere(t))),
     scenario("earliest", |t| Box::pin(resuming::earliest(t))),
     scenario("expired_cursor", |t| Box::pin(resuming::expired_cursor(t))),
@@ -93,10 +101,10 @@ const SCENARIOS: &[Scenario] = &[
     scenario("best", |t| Box::pin(derived::best(t))),
     unfit(scenario("datagrams", |t| Box::pin(datagrams::datagrams(t))), without_datagrams),
     scenario("max_rate", |t| Box::pin(limits::max_rate(t))),
-    scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))),
+    unfit(scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))), unheld),
     scenario("changing_limits", |t| Box::pin(limits::changing_limits(t))),
-    scenario("slow_reader", |t| Box::pin(slowness::slow_reader(t))),
-    unfit(scenario("slow_consumer", |t| Box::pin(slowness::slow_consumer(t))), polled),
+    unfit(scenario("slow_reader", |t| Box::pin(slowness::slow_reader(t))), unheld),
+    unfit(scenario("slow_consumer", |t| Box::pin(slowness::slow_consumer(t))), unheld_or_polled),
     scenario("heartbeat", |t| Box::pin(endings::heartbeat(t))),
     scenario("goodbye", |t| Box::pin(endings::goodbye(t))),
     scenario("refused", |t| Box::pin(refusals::refused_requests(t))),

@@ -183,7 +183,8 @@ impl Slow {
                 let stream = client(url).await.session(requests).await.expect("it opens").into_inner();
                 Slow::Session(Box::new(stream), sender)
             }
-            Over::Sse | Over::Ndjson | Over::Poll | Over::H3 | Over::WebTransport | Over::Quic => Slow::Http,
+            Over::Sse | Over::Ndjson | Over::Poll => Slow::Http,
+            Over::H3 | Over::WebTransport | Over::Quic | Over::Rtc => Slow::Http,
         }
     }
 
@@ -268,7 +269,7 @@ pub(crate) async fn too_large(transport: &Transport, url: &str) {
             // 431 is the HTTP library's (RFC 6585 §5); or it ends the stream.
             assert!(answer.as_ref().map_or(true, |a| a.status == 431), "{answer:?}");
         }
-        Over::H3 | Over::WebTransport | Over::Quic => unreachable!("listed as unfit"),
+        Over::H3 | Over::WebTransport | Over::Quic | Over::Rtc => unreachable!("listed as unfit"),
     }
 }
 

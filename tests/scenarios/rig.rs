@@ -50,6 +50,7 @@ impl Default for Setup {
             edge: ticker_edge::Config {
                 listen: FREE,
                 tls_listen: Some(FREE),
+                rtc_listen: Some(FREE),
                 shards: 1,
                 heartbeat_ms: HEARTBEAT_MS,
                 ..Default::default()

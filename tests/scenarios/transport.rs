@@ -46,6 +46,7 @@ pub(crate) const TRANSPORTS: &[Transport] = &[
     secure("h3", Over::H3, false),
     secure("wt", Over::WebTransport, false),
     secure("quic", Over::Quic, false),
+    plain("rtc", Over::Rtc, At::Edge, false),
     plain("grpc-fanout", Over::Grpc, At::Fanout, true),
     plain("grpc-session-fanout", Over::GrpcSession, At::Fanout, true),
 ];
@@ -85,9 +86,15 @@ impl Transport {
         matches!(self.over, Over::H3 | Over::WebTransport | Over::Quic)
     }
 
+    /// Must requests be made by the client, because nothing else here speaks it?
+    pub(crate) fn is_clients(&self) -> bool {
+        self.secure || self.over == Over::Rtc
+    }
+
     pub(crate) fn form(&self) -> Form {
         match self.over {
-            Over::Ws | Over::WsProtobuf | Over::GrpcSession | Over::WebTransport | Over::Quic => Form::Notice,
+            Over::Ws | Over::WsProtobuf | Over::GrpcSession => Form::Notice,
+            Over::WebTransport | Over::Quic | Over::Rtc => Form::Notice,
             Over::Sse | Over::Ndjson | Over::Poll | Over::H3 => Form::Problem,
             Over::Grpc => Form::Status,
         }
@@ -99,7 +106,7 @@ pub(crate) async fn refused(stage: &Stage, subscription: Subscription, code: Cod
     let what = format!("{subscription:?}");
     let told = match stage.transport.form() {
         Form::Notice => told_by_notice(stage, subscription).await,
-        Form::Status | Form::Problem if stage.transport.secure => told_by_client(stage, subscription).await,
+        Form::Status | Form::Problem if stage.transport.is_clients() => told_by_client(stage, subscription).await,
         Form::Problem => told_by_problem(stage, &subscription, code).await,
         Form::Status => told_by_status(stage, &subscription, code).await,
     };

@@ -183,7 +183,13 @@ pub(crate) fn request_to_wire(request: &Request) -> v1::SessionRequest {
         Request::Limit(l) => M::Limit(v1::Limit { id: l.id, max_rate: l.max_rate, max_kbps: l.max_kbps }),
         Request::Auth(a) => M::Auth(v1::Auth { id: a.id, token: a.token }),
         Request::Ping(p) => M::Ping(v1::Ping { id: p.id }),
-        Request::Signal(s) => M::Signal(v1::Signal { id: s.id, to: s.to, data: s.data.to_string() }),
+        Request::Signal(s) => M::Signal(v1::Signal {
+            id: s.id,
+            to: s.to.unwrap_or_default(),
+            data: if s.data.is_null() { String::new() } else { s.data.to_string() },
+            reachable: s.reachable,
+            ..v1::Signal::default()
+        }),
     };
     v1::SessionRequest { message: Some(message) }
 }

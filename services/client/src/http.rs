@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -53,8 +53,8 @@ pub async fn snapshot(options: &Options, topics: &[String]) -> Result<(String, V
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 /// A connection that serves one request after the other. Dropping it closes it.
@@ -96,23 +96,49 @@ impl Connection {
         accept: Option<&str>,
         wait: Option<Duration>,
     ) -> Result<::http::Response<Incoming>, Error> {
-        let Endpoint { url, authority, prefix, .. } = &self.endpoint;
+        let mut request = self.request(::http::Method::GET, path);
+        if let Some(accept) = accept {
+            request = request.header("accept", accept);
+        }
+        self.answer(request, Bytes::new(), wait.unwrap_or_default()).await
+    }
+
+    /// Sends a body of that type, and waits for the head of the answer.
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<::http::Response<Incoming>, Error> {
+        let request = self.request(::http::Method::POST, path).header("content-type", content_type);
+        self.answer(request, body, Duration::ZERO).await
+    }
+
+    fn request(&self, method: ::http::Method, path: &str) -> ::http::request::Builder {
+        let Endpoint { authority, prefix, .. } = &self.endpoint;
         let scheme = self.endpoint.scheme();
-        let mut request = ::http::Request::get(match self.sender {
+        let mut request = ::http::Request::builder().method(method).uri(match self.sender {
             Sender::Http1(_) => format!("{prefix}{path}"),
             Sender::Http2(_) => format!("{scheme}://{authority}{prefix}{path}"),
         });
         if matches!(self.sender, Sender::Http1(_)) {
             request = request.header("host", authority);
         }
-        if let Some(accept) = accept {
-            request = request.header("accept", accept);
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
         }
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request.body(Empty::new()).map_err(|e| Error::Options(format!("not a request: {e}")))?;
-        let timeout = self.timeout + wait.unwrap_or_default();
+    }
+
+    async fn answer(
+        &mut self,
+        request: ::http::request::Builder,
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<::http::Response<Incoming>, Error> {
+        let request = request.body(Full::new(body)).map_err(|e| Error::Options(format!("not a request: {e}")))?;
+        let timeout = self.timeout + wait;
+        let url = self.endpoint.url.clone();
         let answer = async {
             match &mut self.sender {
                 Sender::Http1(sender) => {
@@ -137,7 +163,12 @@ impl Connection {
 
 /// The body, if the status is 200; the error that it tells of, if not.
 pub(crate) async fn expect_ok(response: ::http::Response<Incoming>) -> Result<Incoming, Error> {
-    if response.status() == 200 {
+    expect(response, 200).await
+}
+
+/// The same for another status.
+pub(crate) async fn expect(response: ::http::Response<Incoming>, status: u16) -> Result<Incoming, Error> {
+    if response.status() == status {
         return Ok(response.into_body());
     }
     let status = response.status().as_u16();

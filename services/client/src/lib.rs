@@ -25,6 +25,7 @@ pub mod options;
 mod poll;
 mod quic;
 pub mod reader;
+mod rtc;
 mod transport;
 pub mod trust;
 mod ws;

@@ -42,11 +42,13 @@ pub enum Over {
     WebTransport,
     /// QUIC without HTTP, Protobuf.
     Quic,
+    /// WebRTC data channels, JSON.
+    Rtc,
 }
 
 impl Over {
     /// Every way.
-    pub const ALL: [Over; 10] = [
+    pub const ALL: [Over; 11] = [
         Over::Ws,
         Over::WsProtobuf,
         Over::Sse,
@@ -57,6 +59,7 @@ impl Over {
         Over::H3,
         Over::WebTransport,
         Over::Quic,
+        Over::Rtc,
     ];
 
     /// Its name on a command line.
@@ -72,12 +75,13 @@ impl Over {
             Over::H3 => "h3",
             Over::WebTransport => "wt",
             Over::Quic => "quic",
+            Over::Rtc => "rtc",
         }
     }
 
     /// Can subscriptions change while it runs ([`crate::Reader::send`])?
     pub const fn is_duplex(self) -> bool {
-        matches!(self, Over::Ws | Over::WsProtobuf | Over::GrpcSession | Over::WebTransport | Over::Quic)
+        matches!(self, Over::Ws | Over::WsProtobuf | Over::GrpcSession | Over::WebTransport | Over::Quic | Over::Rtc)
     }
 }
 

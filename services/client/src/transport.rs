@@ -4,7 +4,7 @@ use ticker_proto::{Message, Request};
 
 use crate::error::Error;
 use crate::options::{Options, Over, Subscription};
-use crate::{grpc, lines, poll, quic, ws};
+use crate::{grpc, lines, poll, quic, rtc, ws};
 
 /// The id of the subscription that a reader begins with.
 pub(crate) const FIRST_ID: u64 = 1;
@@ -29,6 +29,7 @@ pub(crate) enum Transport {
     Poll(Box<poll::Poll>),
     Grpc(Box<grpc::Grpc>),
     Quic(Box<quic::Quic>),
+    Rtc(Box<rtc::WebRtc>),
 }
 
 impl Transport {
@@ -42,6 +43,7 @@ impl Transport {
             Over::H3 | Over::WebTransport | Over::Quic => {
                 Transport::Quic(Box::new(quic::Quic::open(options, subscription).await?))
             }
+            Over::Rtc => Transport::Rtc(Box::new(rtc::WebRtc::open(options, subscription).await?)),
         })
     }
 
@@ -53,6 +55,7 @@ impl Transport {
             Transport::Poll(poll) => poll.next().await,
             Transport::Grpc(grpc) => grpc.next().await,
             Transport::Quic(quic) => quic.next().await,
+            Transport::Rtc(rtc) => rtc.next().await,
         }
     }
 
@@ -62,6 +65,7 @@ impl Transport {
             Transport::Ws(ws) => ws.send(request).await,
             Transport::Grpc(grpc) => grpc.send(request).await,
             Transport::Quic(quic) => quic.send(request).await,
+            Transport::Rtc(rtc) => rtc.send(request).await,
             Transport::Lines(_) | Transport::Poll(_) => {
                 Err(Error::Options("this transport has no back channel: connect again with the cursor".into()))
             }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use ticker_proto::message::{Limit, Request, Subscribe};
 use ticker_proto::{Code, Form};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Ending, Mode, Opening, Outgoing};
+use ticker_session::{Beyond, Ending, Mode, Opening, Outgoing};
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::command::{Ask, OpenPipe, PIPE_BATCH_BYTES, PipeId};
+use crate::command::{Ask, Command, OpenPipe, PIPE_BATCH_BYTES, PipeId, Signal};
 use crate::conn::Stage;
 use crate::http1;
 use crate::poll::{Asker, Pace, Poll};
@@ -151,6 +151,42 @@ impl Shard {
     pub(crate) fn drop_pipe(&mut self, key: u32) {
         if let Some(pipe) = self.pipes.try_remove(key as usize) {
             self.disown(pipe.session);
+        }
+    }
+
+    /// Does what readers' signals need beyond the hub.
+    pub(crate) fn carry(&mut self) {
+        while let Some(beyond) = self.hub.take_beyond() {
+            match beyond {
+                Beyond::Name { session, request } => match self.switchboard.name(&self.handle, session) {
+                    Some(name) => self.hub.named(session, request, &name),
+                    None => {
+                        let why = Refusal::new(Code::Internal, "there is no randomness for a name");
+                        self.hub.refuse(session, Some(request), why);
+                    }
+                },
+                Beyond::Forget(name) => self.switchboard.forget(&name),
+                Beyond::Carry { session, request, from, to, data } => {
+                    let refusal = match self.switchboard.find(&to) {
+                        Some((shard, to)) => {
+                            metrics::counter!("ticker_edge_signals_total").increment(1);
+                            if shard.offer(Command::Signal(Box::new(Signal { to, from, data }))) {
+                                continue;
+                            }
+                            Refusal::new(Code::RateLimited, "too much is under way; try again")
+                        }
+                        None => Refusal::new(Code::BadRequest, format!("nobody is reached as `{to}`, or not any more")),
+                    };
+                    self.counts.refused += 1;
+                    self.hub.refuse(session, Some(request), refusal);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, Signal { to, from, data }: Signal) {
+        if !self.hub.deliver(to, &from, data, self.now) {
+            metrics::counter!("ticker_edge_signals_dropped_total").increment(1);
         }
     }
 

@@ -11,7 +11,7 @@ use ticker_market::{Instrument, Topic};
 use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Encoded, Form, Frame};
 use ticker_session::catalogue::Refusal;
-use ticker_session::{Closing, Ending, Need, Page};
+use ticker_session::{Closing, Ending, Need, Page, SessionId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Commands that wait for a shard, at most; who has more waits.
@@ -60,6 +60,10 @@ pub(crate) enum Command {
     },
     /// The reader of a pipe takes messages again.
     Writable(PipeId),
+    /// A reader has been sent something by another.
+    Signal(Box<Signal>),
+    /// The reader of a pipe is to hear a heartbeat now.
+    Heartbeat(PipeId),
     /// The reader of a pipe is gone.
     Close(PipeId),
     /// One answer (a long poll or a snapshot), as JSON.
@@ -116,6 +120,14 @@ pub(crate) struct OpenPipe {
     pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,
 }
 
+/// See [`Command::Signal`].
+#[derive(Debug)]
+pub(crate) struct Signal {
+    pub(crate) to: SessionId,
+    pub(crate) from: String,
+    pub(crate) data: serde_json::Value,
+}
+
 /// See [`Command::Ask`].
 #[derive(Debug)]
 pub(crate) struct Ask {
@@ -155,9 +167,12 @@ impl ShardHandle {
 
     /// Tells the shard if there is room: for what may be told late or not at all.
     pub(crate) fn hint(&self, command: Command) {
-        if self.commands.try_send(command).is_ok() {
-            let _ = self.wake();
-        }
+        let _ = self.offer(command);
+    }
+
+    /// The same; says whether there was room.
+    pub(crate) fn offer(&self, command: Command) -> bool {
+        self.commands.try_send(command).is_ok() && self.wake().is_ok()
     }
 
     fn wake(&self) -> io::Result<()> {

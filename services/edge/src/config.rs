@@ -45,6 +45,30 @@ pub struct Config {
     pub quic_congestion: Congestion,
     /// A reader over TLS, HTTP/2 or QUIC who takes nothing for so long while messages wait is ended, in milliseconds.
     pub write_timeout_ms: u32,
+    /// The UDP address of WebRTC, for all peers; none where it is left out.
+    pub rtc_listen: Option<SocketAddr>,
+    /// Where peers reach that, if not there: addresses, such as `203.0.113.7` or `[2001:db8::7]:30444`, behind a NAT or in a
+    /// cluster. Where the address to listen on is unspecified and this is empty, those of the routes to elsewhere.
+    pub rtc_advertise: Vec<String>,
+    /// WebRTC peers; more are refused.
+    pub rtc_peers_max: usize,
+    /// Peers that have been answered and are not connected yet; more are refused.
+    pub rtc_handshakes_max: usize,
+    /// Offers of one address (of IPv6: of one /64) in a minute; more are refused.
+    pub rtc_offers_per_address_max: u32,
+    /// Offers with one token in a minute, likewise.
+    pub rtc_offers_per_token_max: u32,
+    /// Offers in a second, likewise.
+    pub rtc_offers_max: u32,
+    /// A peer of whom nothing is heard for so long, in milliseconds, is gone. After a third of it, it is sent a heartbeat,
+    /// whose receipt it confirms.
+    pub rtc_silence_ms: u32,
+    /// STUN and TURN servers that readers are told of, such as `turn:turn.example.org:3478?transport=udp`.
+    pub rtc_ice_servers: Vec<String>,
+    /// The secret that is shared with the TURN servers (coturn: `static-auth-secret`), for credentials that expire.
+    pub rtc_turn_secret: Option<String>,
+    /// For how long, in seconds, such credentials are good.
+    pub rtc_turn_seconds: u32,
     /// `/livez`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     /// The fanout's gRPC address.
@@ -112,6 +136,17 @@ impl Default for Config {
             quic_segmentation_offload: true,
             quic_congestion: Congestion::Bbr,
             write_timeout_ms: 60_000,
+            rtc_listen: None,
+            rtc_advertise: Vec::new(),
+            rtc_peers_max: 5_000,
+            rtc_handshakes_max: 256,
+            rtc_offers_per_address_max: 120,
+            rtc_offers_per_token_max: 120,
+            rtc_offers_max: 200,
+            rtc_silence_ms: 9_000,
+            rtc_ice_servers: Vec::new(),
+            rtc_turn_secret: None,
+            rtc_turn_seconds: 3_600,
             admin: (Ipv4Addr::LOCALHOST, 9092).into(),
             fanout: "http://127.0.0.1:50051".into(),
             insecure: false,

@@ -21,7 +21,7 @@ use crate::library::STREAMS_MAX;
 use crate::quic::{Confirmed, QUIC_DRAIN_MAX, STREAMS_FIRST};
 use crate::routes::Web;
 use crate::webtransport::Sessions;
-use crate::{http1, webtransport};
+use crate::{http1, library, webtransport};
 use streams::{Receive, Send, Transport};
 
 /// How long a request's head may take.
@@ -117,7 +117,8 @@ async fn request(
         return webtransport::serve(request, stream, connection, web, sessions).await;
     }
     let (mut send, receive) = stream.split();
-    let request = request.map(|()| body_of(receive));
+    let mut request = request.map(|()| body_of(receive));
+    request.extensions_mut().insert(library::From(connection.remote_address()));
     let response = match Box::pin(service.oneshot(request)).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -9,7 +9,8 @@
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers, and [`history`], what it asks the fanout for;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
 //! there and over HTTP/2; [`quic`], [`steering`], [`http3`] and [`frame_limit`], the same address over UDP; [`webtransport`],
-//! [`byte_session`], [`framing`], sessions there that are no requests.
+//! [`byte_session`], [`framing`], sessions there that are no requests; [`rtc`], WebRTC; [`switchboard`], signals between
+//! readers.
 //!
 //! Deliberately absent: what a session is (crate `ticker-session`), and any knowledge of the other services but their
 //! protocol.
@@ -38,8 +39,10 @@ mod readers;
 mod ring;
 mod round;
 mod routes;
+mod rtc;
 mod shard;
 mod steering;
+mod switchboard;
 mod tls;
 mod upgraded;
 mod upstream;
@@ -85,6 +88,9 @@ pub enum EdgeError {
     /// The certificate of the TLS address.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// WebRTC.
+    #[error("{0}")]
+    Rtc(String),
     /// The fanout's address.
     #[error("`{0}` is not the address of a fanout: expected a URL such as http://127.0.0.1:50051")]
     Fanout(String),
@@ -95,6 +101,11 @@ impl EdgeError {
     pub fn is_tls_address_in_use(&self) -> bool {
         matches!(self, EdgeError::Bind(BindError::InUse { what, .. }) if what == tls::WHAT)
     }
+
+    /// Is it that another program has the address of WebRTC?
+    pub fn is_rtc_address_in_use(&self) -> bool {
+        matches!(self, EdgeError::Bind(BindError::InUse { what, .. }) if what == rtc::WHAT)
+    }
 }
 
 /// A running edge.
@@ -102,6 +113,7 @@ impl EdgeError {
 pub struct Edge {
     local_addr: SocketAddr,
     tls_addr: Option<SocketAddr>,
+    rtc_addr: Option<SocketAddr>,
     readers: Arc<AtomicUsize>,
     done: mpsc::Receiver<()>,
 }
@@ -114,11 +126,13 @@ impl Edge {
         let uses_ring = uses_ring(config.io)?;
         let (listeners, local_addr) = listen(config.listen, count)?;
         let secure = secure(config)?;
+        let rtc = rtc::Service::open(config)?;
         let (needs, needs_taken) = mpsc::channel(command::NEEDS_MAX);
         let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
         let readers = Arc::new(AtomicUsize::new(0));
         let (done_sender, done) = mpsc::channel(1);
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
+        let switchboard = Arc::<switchboard::Switchboard>::default();
         for (index, listener) in listeners.into_iter().enumerate() {
             let parts = Parts {
                 index,
@@ -131,6 +145,7 @@ impl Edge {
                 drain_spread_ms: config.drain_spread_ms,
                 deflate: config.websocket_deflate,
                 write_timeout_ms: config.write_timeout_ms,
+                switchboard: Arc::clone(&switchboard),
             };
             let (shard, handle) = Shard::new(parts).map_err(EdgeError::Shard)?;
             let done = done_sender.clone();
@@ -164,7 +179,10 @@ impl Edge {
                 certificates: Arc::clone(certificates),
                 port: sockets.addr.port(),
             }),
+            rtc: rtc.clone(),
         };
+        let rtc_addr = rtc.as_ref().map(|service| service.local_addr());
+        let packets = rtc.map(|service| tokio::spawn(service.run()));
         let service = routes::router(web.clone()).merge(grpc::router(web.clone()));
         let tls_addr = secure.as_ref().map(|(sockets, _)| sockets.addr);
         if let Some((sockets, certificates)) = secure {
@@ -198,9 +216,10 @@ impl Edge {
             }
             library::ended(connections).await;
             follow.abort();
+            packets.inspect(|packets| packets.abort());
             drop(done_sender);
         });
-        Ok(Self { local_addr, tls_addr, readers, done })
+        Ok(Self { local_addr, tls_addr, rtc_addr, readers, done })
     }
 
     /// Where it listens.
@@ -211,6 +230,11 @@ impl Edge {
     /// Where it listens over TLS, if it does.
     pub fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
+    }
+
+    /// Where it listens for packets of WebRTC, if it does.
+    pub fn rtc_addr(&self) -> Option<SocketAddr> {
+        self.rtc_addr
     }
 
     /// How many sessions there are now.
@@ -406,6 +430,51 @@ fn describe_metrics() {
         Unit::Count,
         "Messages that were too large for a datagram and went on the ordered stream."
     );
+    describe_counter!("ticker_edge_signals_total", Unit::Count, "Signals between readers.");
+    describe_counter!(
+        "ticker_edge_signals_dropped_total",
+        Unit::Count,
+        "Signals that their reader did not take: it had too many, or was gone."
+    );
+    describe_gauge!("ticker_edge_rtc_peers", Unit::Count, "WebRTC peers, those that are connecting included.");
+    describe_histogram!(
+        "ticker_edge_rtc_connect_seconds",
+        Unit::Seconds,
+        "From a WebRTC offer to the open channel of its session."
+    );
+    describe_counter!("ticker_edge_rtc_offers_refused_total", Unit::Count, "WebRTC offers that were refused.");
+    describe_counter!(
+        "ticker_edge_rtc_handshakes_failed_total",
+        Unit::Count,
+        "WebRTC peers that were answered and did not connect in time."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_vanished_total",
+        Unit::Count,
+        "WebRTC peers of whom nothing was heard for too long (rtc_silence_ms)."
+    );
+    describe_counter!("ticker_edge_rtc_live_messages_total", Unit::Count, "Messages on channels without retransmits.");
+    describe_counter!(
+        "ticker_edge_rtc_live_too_large_total",
+        Unit::Count,
+        "Messages that were too large for a packet and went on the ordered channel."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_packets_unknown_total",
+        Unit::Count,
+        "Packets at the address of WebRTC that were for nobody here."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_checks_refused_total",
+        Unit::Count,
+        "Checks of ICE that named a peer and did not know its password."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_inbox_full_total",
+        Unit::Count,
+        "Packets that were dropped because their peer had too many waiting."
+    );
+    describe_counter!("ticker_edge_rtc_sends_failed_total", Unit::Count, "Packets to WebRTC peers that were not sent.");
     describe_counter!("ticker_edge_certificate_reloads_total", Unit::Count, "Changes of the certificate.");
     describe_counter!(
         "ticker_edge_certificate_reload_failures_total",

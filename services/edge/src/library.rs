@@ -1,11 +1,13 @@
 //! Connections that go to the HTTP library: everything but a shard's own three paths over HTTP/1.1.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::{Extension, Router};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
-use tower::Layer as _;
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::command::Stalled;
 use crate::http1;
@@ -54,7 +56,8 @@ pub(crate) async fn serve(
         tasks.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             end_where_nothing_is_taken(&stream, write_timeout);
-            connection(Begun { head, stream }, service, drain).await;
+            let from = stream.peer_addr().ok();
+            connection(Begun { head, stream }, from, service, drain).await;
         });
     }
 }
@@ -74,8 +77,12 @@ pub(crate) fn end_where_nothing_is_taken(stream: &TcpStream, write_timeout: Dura
     let _ = (stream, write_timeout);
 }
 
+/// Whose connection a request came on, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct From(pub(crate) SocketAddr);
+
 /// Serves one connection: HTTP/1.1 or HTTP/2, whichever the client begins with.
-pub(crate) async fn connection<I>(io: I, service: Router, drain: Drain)
+pub(crate) async fn connection<I>(io: I, from: Option<SocketAddr>, service: Router, drain: Drain)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -96,8 +103,14 @@ where
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .enable_connect_protocol();
     let stalled = Stalled::default();
-    let service = TowerToHyperService::new(Extension(stalled.clone()).layer(service));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    let service = Extension(stalled.clone()).layer(service);
+    let service = service.map_request(move |mut request: http::Request<Incoming>| {
+        if let Some(from) = from {
+            request.extensions_mut().insert(From(from));
+        }
+        request
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), TowerToHyperService::new(service));
     tokio::pin!(connection);
     tokio::select! {
         // How a client left is its own business.

@@ -19,6 +19,10 @@ pub(crate) struct Pipe {
     messages: mpsc::Receiver<Vec<Encoded>>,
     state: Arc<PipeState>,
     stalled: Stalled,
+    /// Taken out, and not given yet.
+    held: Option<Vec<Encoded>>,
+    /// The shard is to be told that there is room.
+    owes: bool,
 }
 
 impl Pipe {
@@ -65,16 +69,25 @@ impl Pipe {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, state, stalled })
+        Ok(Self { shard, id, messages, state, stalled, held: None, owes: false })
     }
 
-    /// The next messages; `None` when the session is over.
+    /// The next messages; `None` when the session is over. Safe to cancel: nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
-        let batch = self.messages.recv().await;
-        if self.state.blocked.swap(false, Ordering::AcqRel) {
-            self.shard.tell(Command::Writable(self.id)).await;
+        if self.held.is_none() {
+            self.held = self.messages.recv().await;
         }
-        batch
+        self.owes |= self.state.blocked.swap(false, Ordering::AcqRel);
+        if self.owes {
+            self.shard.tell(Command::Writable(self.id)).await;
+            self.owes = false;
+        }
+        self.held.take()
+    }
+
+    /// The reader is to hear a heartbeat soon.
+    pub(crate) fn heartbeat(&self) {
+        self.shard.hint(Command::Heartbeat(self.id));
     }
 
     /// Told when the reader has taken nothing for too long. [`Pipe::closing`] says the rest.

@@ -7,16 +7,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, Query, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, patch, post};
 use axum::{Extension, Router};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use ticker_market::decimal;
 use ticker_proto::{Code, Form};
+use ticker_rtc::sdp::BYTES_MAX as SDP_BYTES_MAX;
 use ticker_session::catalogue::Refusal;
 use tokio::sync::oneshot;
 
@@ -26,8 +27,8 @@ use crate::history::{self, History};
 use crate::library::Connections;
 use crate::params::{self, Params};
 use crate::pipe::Pipe;
-use crate::upgraded;
 use crate::upstream::SharedDirectory;
+use crate::{rtc, upgraded};
 
 /// What handlers need.
 #[derive(Clone)]
@@ -43,6 +44,8 @@ pub(crate) struct Web {
     pub(crate) write_timeout: Duration,
     /// The TLS address, where there is one.
     pub(crate) secure: Option<Secure>,
+    /// WebRTC, where it is on.
+    pub(crate) rtc: Option<Arc<rtc::Service>>,
 }
 
 /// What readers are told of the TLS address.
@@ -76,7 +79,11 @@ pub(crate) fn router(web: Web) -> Router {
         .route("/v1/bars/{venue}/{symbol}", get(history::bars))
         .route("/v1/trades/{venue}/{symbol}", get(history::trades))
         .route("/v1/wt", any(webtransport_elsewhere))
-        .route("/v1/rtc", post(|| later("WebRTC")))
+        .route("/v1/rtc", post(rtc::offer).options(rtc::options).layer(DefaultBodyLimit::max(SDP_BYTES_MAX)))
+        .route(
+            "/v1/rtc/{id}",
+            patch(rtc::restart).delete(rtc::end).options(rtc::options).layer(DefaultBodyLimit::max(SDP_BYTES_MAX)),
+        )
         .route("/v1/certificate-hashes", get(certificate_hashes))
         .route("/openapi.json", get(|| later("the contract as OpenAPI")))
         .route("/asyncapi.json", get(|| later("the contract as AsyncAPI")))

@@ -22,6 +22,7 @@ use crate::conn::Conn;
 use crate::poll::Poll;
 use crate::ring::Ring;
 use crate::round::Prepared;
+use crate::switchboard::Switchboard;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -143,6 +144,9 @@ pub(crate) struct Shard {
     pub(crate) write_timeout_ms: i64,
     /// Sessions of pipes that have ended, for as long as their reader has to take the last words; the oldest first.
     pub(crate) last_words: VecDeque<(Time, Arc<PipeState>, Stalled)>,
+    pub(crate) switchboard: Arc<Switchboard>,
+    /// The way to this shard, for others' signals to its readers.
+    pub(crate) handle: ShardHandle,
 }
 
 /// What a shard counts between two looks at the metrics.
@@ -247,6 +251,7 @@ pub(crate) struct Parts {
     pub(crate) drain_spread_ms: u32,
     pub(crate) deflate: bool,
     pub(crate) write_timeout_ms: u32,
+    pub(crate) switchboard: Arc<Switchboard>,
 }
 
 impl Shard {
@@ -260,16 +265,19 @@ impl Shard {
         let mut listener = mio::net::TcpListener::from_std(parts.listener);
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let clock = Clock::start();
+        let handle = ShardHandle::new(sender, Arc::clone(&waker), Arc::clone(&woken));
+        let mut hub = Hub::new(parts.limits);
+        hub.carry_signals();
         let shard = Self {
             index: parts.index,
             poll,
             listener: Some(listener),
             commands,
-            woken: Arc::clone(&woken),
-            _waker: Arc::clone(&waker),
+            woken,
+            _waker: waker,
             needs: parts.needs,
             http: parts.http,
-            hub: Hub::new(parts.limits),
+            hub,
             conns: Slab::new(),
             pipes: Slab::new(),
             polls: Slab::new(),
@@ -293,8 +301,10 @@ impl Shard {
             deflate: parts.deflate,
             write_timeout_ms: parts.write_timeout_ms.into(),
             last_words: VecDeque::new(),
+            switchboard: parts.switchboard,
+            handle: handle.clone(),
         };
-        Ok((shard, ShardHandle::new(sender, waker, woken)))
+        Ok((shard, handle))
     }
 
     /// Runs until it has drained.
@@ -322,6 +332,7 @@ impl Shard {
             }
             self.read_on();
             self.take_commands();
+            self.carry();
             if accept {
                 self.accept();
             }
@@ -465,6 +476,12 @@ impl Shard {
             Command::Writable(pipe) => {
                 if let Some(session) = self.pipe(pipe).map(|p| p.session) {
                     self.hub.writable(session);
+                }
+            }
+            Command::Signal(signal) => self.deliver(*signal),
+            Command::Heartbeat(pipe) => {
+                if let Some(session) = self.pipe(pipe).map(|p| p.session) {
+                    self.hub.heartbeat(session);
                 }
             }
             Command::Close(pipe) => {

@@ -132,8 +132,8 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
             () = drain.started() => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a TLS connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -157,7 +157,7 @@ pub(crate) async fn serve(
                 return;
             };
             open.increment(1);
-            library::connection(stream, service, drain).await;
+            library::connection(stream, Some(from), service, drain).await;
             open.decrement(1);
         });
     }

@@ -256,7 +256,7 @@ async fn open(
 }
 
 /// Takes `format` out of a query: `json` (the default) or `proto`.
-fn framing_of(query: &str) -> Result<(Framing, String), Refusal> {
+pub(crate) fn framing_of(query: &str) -> Result<(Framing, String), Refusal> {
     let (formats, rest): (Vec<&str>, Vec<&str>) = query.split('&').partition(|pair| pair.starts_with("format="));
     let framing = match formats.last().and_then(|pair| pair.split_once('=')).map(|(_, value)| value) {
         None | Some("json") => Framing::Lines,

@@ -13,6 +13,7 @@ use crate::catalogue::{Catalogue, Refusal};
 use crate::collect::Due;
 use crate::limits::Limits;
 use crate::session::{Beginning, Ending, Mode, Opening, Saying, Session};
+use crate::signal::Beyond;
 use crate::topic::TopicState;
 
 /// The shortest delay of a `goodbye`.
@@ -103,6 +104,8 @@ pub struct Hub {
     heartbeats: VecDeque<(Time, SessionId)>,
     generations: u32,
     pub(crate) due: Vec<Due>,
+    /// What goes beyond this hub; `None` where the owner does not carry it.
+    pub(crate) beyond: Option<VecDeque<Beyond>>,
 }
 
 impl Hub {
@@ -128,6 +131,7 @@ impl Hub {
             heartbeats: VecDeque::new(),
             generations: 0,
             due: Vec::new(),
+            beyond: None,
         }
     }
 
@@ -359,6 +363,7 @@ impl Hub {
     pub fn close(&mut self, id: SessionId) {
         let Some(key) = self.key(id) else { return };
         self.sessions[key].dirty.clear();
+        self.forget_reach(key);
         while let Some(at) = self.sessions[key].subs.len().checked_sub(1) {
             self.drop_sub(key, at);
         }
@@ -434,6 +439,14 @@ impl Hub {
         // Read once, and answered before what began anew could be given: the next answer gives it.
         let waits = session.opening.mode == Mode::Once && session.joins.iter().any(|j| j.id.is_none());
         Some(self.cursor_of(if waits { session.cursor } else { self.standing(key) }))
+    }
+
+    /// A heartbeat is due now, besides those of the interval: its transport has heard nothing of the reader for a while.
+    pub fn heartbeat(&mut self, id: SessionId) {
+        if let Some(key) = self.key(id) {
+            self.sessions[key].heartbeat = self.sessions[key].ending.is_none();
+            self.list(key);
+        }
     }
 
     /// When [`Hub::tick`] wants to be called next.

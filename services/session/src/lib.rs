@@ -15,7 +15,7 @@
 //!
 //! Layout: [`hub`], the whole; [`topic`], a topic's ring, last value, book; [`session`], one reader, and [`subs`], its
 //! subscriptions; [`request`], what readers ask for; [`join`], how a subscription begins or resumes; [`collect`], what is
-//! due, and [`plan`], what of it is sent next, and in which order; [`unreliable`], what may be lost; [`catalogue`], which topics exist; [`limits`]; [`audit`], for tests.
+//! due, and [`plan`], what of it is sent next, and in which order; [`unreliable`], what may be lost; [`signal`], readers who reach each other; [`catalogue`], which topics exist; [`limits`]; [`audit`], for tests.
 //!
 //! Deliberately absent: sockets, clocks, threads; time is always an argument.
 
@@ -28,6 +28,7 @@ pub mod limits;
 pub mod plan;
 mod request;
 pub mod session;
+pub mod signal;
 mod subs;
 mod topic;
 mod unreliable;
@@ -36,3 +37,4 @@ pub use hub::{Hub, Need, Page, SessionId};
 pub use limits::Limits;
 pub use plan::{Closing, Outgoing};
 pub use session::{Ending, Mode, Opening};
+pub use signal::Beyond;

@@ -49,7 +49,7 @@ impl Hub {
             Request::Auth(_) => {
                 Err(Refusal::new(Code::NotImplemented, "`auth` is not implemented yet: no token is needed"))
             }
-            Request::Signal(_) => Err(Refusal::new(Code::NotImplemented, "`signal` is not implemented yet")),
+            Request::Signal(signal) => self.signal(key, signal, now),
         });
         self.list(key);
         result

@@ -7,6 +7,7 @@ use ticker_market::{Channel, Class, Pattern, Time, Topic};
 use ticker_proto::{Code, Fields, Form, Frame, Notice};
 
 use crate::join::Join;
+use crate::signal::Reach;
 use crate::unreliable::Unreliable;
 
 /// How a session is read.
@@ -172,6 +173,8 @@ pub(crate) struct Session {
     pub(crate) bucket: Option<Box<Bucket>>,
     /// The transport has an unreliable way.
     pub(crate) unreliable: Option<Box<Unreliable>>,
+    /// The reader has agreed to be reached by others.
+    pub(crate) reach: Option<Box<Reach>>,
     /// Requests that are still allowed in this second, and when the second began.
     pub(crate) requests_left: u32,
     pub(crate) requests_since: Time,
@@ -215,6 +218,7 @@ impl Session {
             after: VecDeque::new(),
             bucket: None,
             unreliable: None,
+            reach: None,
             requests_left: 0,
             requests_since: now,
             cursor: position,

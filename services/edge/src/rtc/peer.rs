@@ -1,0 +1,436 @@
+//! One peer: str0m's state machines, driven by packets and time, and the session that its channels carry.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ticker_proto::message::Request;
+use ticker_proto::{Code, Encoded};
+use ticker_rtc::agent::{self, LIVE, SESSION};
+use ticker_rtc::str0m::channel::{ChannelData, ChannelId};
+use ticker_rtc::str0m::net::{Protocol, Receive};
+use ticker_rtc::str0m::{Event, Input, Output, Rtc, RtcError};
+use ticker_rtc::{crypto, stun};
+use ticker_session::catalogue::Refusal;
+use tokio::sync::mpsc;
+
+use crate::framing::Framing;
+use crate::pipe::{Pipe, Requests};
+use crate::rtc::socket::{Outgoing, Path};
+use crate::rtc::{Control, Packet, Registration};
+
+/// How long a peer may take to open the session's channel.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// A message for the channel without retransmits is no larger, so that it is one packet.
+const LIVE_BYTES_MAX: usize = 1_000;
+
+/// Bytes that wait to be confirmed, at most, when more is taken from the session: what lies behind can still be conflated.
+const SESSION_BYTES_MAX: usize = 64 * 1024;
+const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
+
+/// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
+const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
+
+/// How long a peer may take to confirm the last words, and the connection to end.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
+
+/// How long it may take to confirm that the channel ends: longer than SCTP takes to say so again.
+const CHANNEL_CLOSING_MAX: Duration = Duration::from_secs(4);
+
+/// SCTP sends its first messages again after 3 s, but at once when three later ones have come before them: for so long after
+/// the beginning, messages that are not confirmed are followed by heartbeats.
+const EAGER: Duration = Duration::from_secs(3);
+
+/// In such a pause; a receipt may take 200 ms without anything being lost.
+const EAGER_PAUSE: Duration = Duration::from_millis(250);
+
+/// A message that waits for its channel.
+struct Message {
+    bytes: Bytes,
+    may_be_lost: bool,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The session lives.
+    Running,
+    /// Its last words are on their way; not longer than that.
+    LastWords(Instant),
+    /// The channel is being closed, likewise.
+    ChannelCloses(Instant),
+    /// The connection is.
+    Closes(Instant),
+}
+
+/// See the module.
+pub(super) struct Peer {
+    pub(super) registration: Registration,
+    pub(super) rtc: Rtc,
+    pub(super) inbox: mpsc::Receiver<Packet>,
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) pipe: Pipe,
+    pub(super) framing: Framing,
+    pub(super) began: Instant,
+    /// The handshake of DTLS is over. Channels that were agreed on may be open before.
+    is_secure: bool,
+    session: Option<ChannelId>,
+    live: Option<ChannelId>,
+    /// Taken from the session.
+    waiting: VecDeque<Message>,
+    /// What the reader asked for.
+    asked: Vec<Result<Request, Refusal>>,
+    out: Outgoing,
+    /// When something was heard, and when the reader was last sent something to confirm.
+    heard: Instant,
+    probed: Instant,
+    opened_at: Option<Instant>,
+    /// When the last message was given to a channel.
+    wrote: Instant,
+    /// Our address on the way to it, where the socket has several.
+    local: Option<IpAddr>,
+    /// Since ICE began anew: addresses that it was heard from, and the one that it wants last.
+    anew: Option<Anew>,
+    stage: Stage,
+}
+
+#[derive(Default)]
+struct Anew {
+    heard: Vec<SocketAddr>,
+    wanted: Option<SocketAddr>,
+}
+
+/// What a peer is made of.
+pub(super) struct Parts {
+    pub(super) registration: Registration,
+    pub(super) rtc: Rtc,
+    pub(super) inbox: mpsc::Receiver<Packet>,
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) pipe: Pipe,
+    pub(super) framing: Framing,
+}
+
+impl Peer {
+    pub(super) fn new(parts: Parts, now: Instant) -> Self {
+        let Parts { registration, rtc, inbox, control, pipe, framing } = parts;
+        Self {
+            registration,
+            rtc,
+            inbox,
+            control,
+            pipe,
+            framing,
+            began: now,
+            is_secure: false,
+            session: None,
+            live: None,
+            waiting: VecDeque::new(),
+            asked: Vec::new(),
+            out: Outgoing::default(),
+            heard: now,
+            probed: now,
+            opened_at: None,
+            wrote: now,
+            local: None,
+            anew: None,
+            stage: Stage::Running,
+        }
+    }
+
+    /// Serves it to its end.
+    pub(super) async fn run(mut self) {
+        let requests = self.pipe.requests();
+        loop {
+            let wake = match self.step(Instant::now()) {
+                Ok(Some(wake)) => wake,
+                Ok(None) => return,
+                Err(error) => return tracing::debug!(%error, "a WebRTC peer has failed"),
+            };
+            self.ask(&requests).await;
+            let takes = self.takes_messages();
+            tokio::select! {
+                packet = self.inbox.recv() => {
+                    let Some(packet) = packet else { return };
+                    if let Err(error) = self.take_all(packet) {
+                        return tracing::debug!(%error, "a WebRTC peer has failed");
+                    }
+                }
+                batch = self.pipe.next(), if takes => match batch {
+                    Some(batch) => self.queue(&batch),
+                    None => self.end(),
+                },
+                control = self.control.recv() => match control {
+                    Some(Control::Restart { remote, local, done }) => {
+                        self.registration.rename(&local.ufrag, &remote.ufrag);
+                        let mut api = self.rtc.direct_api();
+                        api.set_remote_ice_credentials(remote);
+                        api.set_local_ice_credentials(local);
+                        self.anew = Some(Anew::default());
+                        // Whoever asked may have gone.
+                        let _ = done.send(());
+                    }
+                    Some(Control::End) | None => self.end(),
+                },
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    /// Says what is to be said now. Returns when to come again; `None`: it is over.
+    fn step(&mut self, now: Instant) -> Result<Option<Instant>, RtcError> {
+        self.rtc.handle_input(Input::Timeout(now))?;
+        self.write(now)?;
+        let wake = loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) => break at,
+                Output::Transmit(packet) => {
+                    let to = self.destination(packet.destination, &packet.contents);
+                    self.out.push(to, &packet.contents);
+                }
+                Output::Event(event) => {
+                    agent::on_event(&mut self.rtc, &event)?;
+                    self.on_event(event, now);
+                    self.write(now)?;
+                }
+            }
+        };
+        self.out.send(&self.registration.service.socket, self.local);
+        Ok(self.next_deadline(now).map(|at| at.min(wake)))
+    }
+
+    /// Ends what is due to end. Returns what is due next; `None`: it is over.
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        if !self.rtc.is_alive() {
+            return None;
+        }
+        let silence = self.registration.service.limits.silence;
+        let gone = self.heard + silence;
+        if !self.is_open() && self.stage == Stage::Running && now >= self.began + CONNECT_MAX {
+            metrics::counter!("ticker_edge_rtc_handshakes_failed_total").increment(1);
+            return None;
+        }
+        if now >= gone {
+            metrics::counter!("ticker_edge_rtc_vanished_total").increment(1);
+            return None;
+        }
+        let eager = self.opened_at.is_some_and(|at| now < at + EAGER) && self.buffered().0 > 0;
+        let probe = |peer: &Self| match eager {
+            true => peer.probed.max(peer.wrote) + EAGER_PAUSE,
+            false => peer.heard.max(peer.probed) + silence / 3,
+        };
+        if now >= probe(self) {
+            self.probed = now;
+            self.pipe.heartbeat();
+        }
+        let stage = match self.stage {
+            Stage::Running if !self.is_open() => self.began + CONNECT_MAX,
+            Stage::Running => gone,
+            Stage::LastWords(until) => {
+                if self.waiting.is_empty() && self.buffered() == (0, 0) || now >= until {
+                    let until = now + CHANNEL_CLOSING_MAX;
+                    match self.session {
+                        Some(session) => {
+                            // Its end arrives for certain, which that of the connection does not.
+                            self.rtc.direct_api().close_data_channel(session);
+                            self.stage = Stage::ChannelCloses(until);
+                        }
+                        None => self.close(now),
+                    }
+                    return Some(now);
+                }
+                until
+            }
+            Stage::ChannelCloses(until) | Stage::Closes(until) if now < until => until,
+            Stage::ChannelCloses(_) => {
+                self.close(now);
+                return Some(now);
+            }
+            Stage::Closes(_) => return None,
+        };
+        Some(stage.min(gone).min(probe(self)))
+    }
+
+    /// The session is over: its last words go out, then the end of its channel, then that of the connection.
+    fn end(&mut self) {
+        if self.stage == Stage::Running {
+            self.stage = Stage::LastWords(Instant::now() + CLOSING_MAX);
+        }
+    }
+
+    /// Ends the connection; what DTLS has to say of that goes out with the next step.
+    fn close(&mut self, now: Instant) {
+        if !matches!(self.stage, Stage::Closes(_)) {
+            self.stage = Stage::Closes(now + CLOSING_MAX);
+            if self.rtc.close().is_err() {
+                self.rtc.disconnect();
+            }
+        }
+    }
+
+    /// Takes a packet, and those that have come with it.
+    fn take_all(&mut self, first: Packet) -> Result<(), RtcError> {
+        let now = Instant::now();
+        self.take(&first, now)?;
+        // Handshakes go step by step: dimpl is slow to take two flights in one packet.
+        let more = if self.is_secure { PACKETS_MAX - 1 } else { 0 };
+        for _ in 0..more {
+            match self.inbox.try_recv() {
+                Ok(packet) => self.take(&packet, now)?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, packet: &Packet, now: Instant) -> Result<(), RtcError> {
+        let Packet { path: Path { remote, local }, bytes } = packet;
+        let destination = self.registration.service.destination(packet.path);
+        let looked = stun::Packet::of(bytes);
+        let Ok(received) = Receive::new(Protocol::Udp, *remote, destination, bytes) else { return Ok(()) };
+        let input = Input::Receive(now, received);
+        if let stun::Packet::Check { nominates, .. } = looked {
+            // It is proven here that its sender knows our password.
+            if !self.rtc.accepts(&input) {
+                metrics::counter!("ticker_edge_rtc_checks_refused_total").increment(1);
+                return Ok(());
+            }
+            self.registration.bind(*remote);
+            if let Some(anew) = &mut self.anew {
+                if !anew.heard.contains(remote) {
+                    anew.heard.push(*remote);
+                }
+                anew.wanted = Some(*remote).filter(|_| nominates).or(anew.wanted);
+            }
+        }
+        self.heard = now;
+        self.local = *local;
+        self.rtc.handle_input(input)
+    }
+
+    /// Where a packet goes. After ICE has begun anew str0m may hold on to the old way for as long as that lives: what has
+    /// not been heard from since is not the way any more (RFC 8445 §9).
+    fn destination(&self, chosen: SocketAddr, packet: &[u8]) -> SocketAddr {
+        let is_data = matches!(stun::Packet::of(packet), stun::Packet::Dtls);
+        match &self.anew {
+            Some(Anew { heard, wanted: Some(wanted) }) if is_data && !heard.contains(&chosen) => *wanted,
+            _ => chosen,
+        }
+    }
+
+    fn on_event(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::ChannelOpen(id, label) => match label.as_str() {
+                SESSION if self.session.is_none() => {
+                    self.session = Some(id);
+                    self.opened(now);
+                }
+                LIVE if self.live.is_none() => self.live = Some(id),
+                _ => self.rtc.direct_api().close_data_channel(id),
+            },
+            Event::Connected => {
+                self.is_secure = true;
+                self.opened(now);
+            }
+            Event::ChannelData(data) if Some(data.id) == self.session => self.on_message(&data),
+            Event::ChannelClose(id) if Some(id) == self.session => {
+                self.session = None;
+                self.close(now);
+            }
+            Event::ChannelClose(id) if Some(id) == self.live => self.live = None,
+            Event::Closed => self.stage = Stage::Closes(now + CLOSING_MAX),
+            _ => {}
+        }
+    }
+
+    /// Can the session's messages go out?
+    fn is_open(&self) -> bool {
+        self.is_secure && self.session.is_some()
+    }
+
+    /// Another of the things that it takes for that has come.
+    fn opened(&mut self, now: Instant) {
+        if self.is_open() {
+            self.registration.connected();
+            (self.opened_at, self.probed) = (Some(now), now);
+            let took = now.saturating_duration_since(self.began).as_secs_f64();
+            metrics::histogram!("ticker_edge_rtc_connect_seconds").record(took);
+        }
+    }
+
+    fn on_message(&mut self, message: &ChannelData) {
+        let request = match (self.framing, message.binary) {
+            (Framing::Lines, false) => Request::from_json(&message.data),
+            (Framing::Lengths, true) => Request::from_protobuf(&message.data),
+            (framing, _) => {
+                let why = match framing {
+                    Framing::Lines => {
+                        "a binary message; this session's are JSON text (offer with ?format=proto for protobuf)"
+                    }
+                    Framing::Lengths => "a text message; this session's are Protobuf (offer without format for JSON)",
+                };
+                return self.asked.push(Err(Refusal::new(Code::BadRequest, why)));
+            }
+        };
+        self.asked.push(request.map_err(|e| Refusal::new(Code::BadRequest, e.to_string())));
+    }
+
+    /// Tells the session what its reader asked for.
+    async fn ask(&mut self, requests: &Requests) {
+        for request in std::mem::take(&mut self.asked) {
+            requests.send(request).await;
+        }
+    }
+
+    /// Puts messages before their channels.
+    fn queue(&mut self, batch: &[Encoded]) {
+        for encoded in batch {
+            for message in encoded.messages() {
+                let bytes = match self.framing {
+                    Framing::Lines if message.ends_with(b"\n") => message.slice(..message.len() - 1),
+                    _ => message,
+                };
+                self.waiting.push_back(Message { bytes, may_be_lost: encoded.by_datagram });
+            }
+        }
+    }
+
+    /// Gives the channels what they take.
+    fn write(&mut self, now: Instant) -> Result<(), RtcError> {
+        let Some(session) = self.session.filter(|_| self.is_secure) else { return Ok(()) };
+        let binary = self.framing == Framing::Lengths;
+        while let Some(Message { bytes, may_be_lost }) = self.waiting.front() {
+            let fits = bytes.len() <= LIVE_BYTES_MAX;
+            let live = self.live.filter(|_| *may_be_lost && fits);
+            let Some(mut channel) = self.rtc.channel(live.unwrap_or(session)) else { return Ok(()) };
+            if !channel.write(binary, bytes)? {
+                return Ok(());
+            }
+            self.wrote = now;
+            match (live, *may_be_lost && self.live.is_some()) {
+                (Some(_), _) => metrics::counter!("ticker_edge_rtc_live_messages_total").increment(1),
+                (None, true) => metrics::counter!("ticker_edge_rtc_live_too_large_total").increment(1),
+                (None, false) => {}
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Bytes that the reader has not confirmed: of the session, and of what may be lost.
+    fn buffered(&mut self) -> (usize, usize) {
+        let mut of = |id: Option<ChannelId>| {
+            id.and_then(|id| self.rtc.channel(id).map(|mut channel| channel.buffered_amount())).unwrap_or(0)
+        };
+        (of(self.session), of(self.live))
+    }
+
+    fn takes_messages(&mut self) -> bool {
+        if !self.is_open() || self.stage != Stage::Running || !self.waiting.is_empty() {
+            return false;
+        }
+        let (session, live) = self.buffered();
+        session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX
+    }
+}

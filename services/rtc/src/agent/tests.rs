@@ -1,0 +1,246 @@
+//! Two ends joined by a network that exists in memory: its delay, its loss and its clock are the test's.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+
+use str0m::channel::ChannelId;
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output};
+
+use super::*;
+use crate::sdp::Media;
+
+const DELAY: Duration = Duration::from_millis(20);
+
+struct End {
+    rtc: Rtc,
+    address: SocketAddr,
+    wake: Instant,
+    /// Channels by label, and what came on them.
+    open: BTreeMap<String, ChannelId>,
+    received: Vec<(ChannelId, Vec<u8>)>,
+    connected: bool,
+    ended: bool,
+}
+
+impl End {
+    fn new(rtc: Rtc, address: SocketAddr, now: Instant) -> Self {
+        Self { rtc, address, wake: now, open: BTreeMap::new(), received: Vec::new(), connected: false, ended: false }
+    }
+
+    /// Does what is to be done, and returns the packets that it says.
+    fn step(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut packets = Vec::new();
+        self.rtc.handle_input(Input::Timeout(now)).expect("it lives");
+        loop {
+            let output = self.rtc.poll_output().expect("it lives");
+            if let Output::Event(event) = &output {
+                on_event(&mut self.rtc, event).expect("it lives");
+            }
+            match output {
+                Output::Timeout(at) => {
+                    self.wake = at;
+                    return packets;
+                }
+                Output::Transmit(packet) => packets.push((packet.destination, packet.contents.to_vec())),
+                Output::Event(Event::ChannelOpen(id, label)) => drop(self.open.insert(label, id)),
+                Output::Event(Event::ChannelData(data)) => self.received.push((data.id, data.data)),
+                Output::Event(Event::ChannelClose(_) | Event::Closed) => self.ended = true,
+                Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
+        let received = Receive::new(Protocol::Udp, from, self.address, packet).expect("a packet of WebRTC");
+        self.rtc.handle_input(Input::Receive(now, received)).expect("it lives");
+    }
+
+    fn write(&mut self, label: &str, message: &[u8]) {
+        let id = self.open[label];
+        let mut channel = self.rtc.channel(id).expect("it is open");
+        assert!(channel.write(false, message).expect("it lives"), "there is room");
+    }
+}
+
+/// Both ends, and packets under way.
+struct Net {
+    ends: [End; 2],
+    now: Instant,
+    began: Instant,
+    under_way: Vec<(Instant, usize, Vec<u8>)>,
+    rng: fastrand::Rng,
+    /// Of a hundred packets so many are lost, each way.
+    loss: u8,
+}
+
+impl Net {
+    /// A client and a server that have exchanged descriptions.
+    fn new(negotiated: bool, snap: bool, loss: u8, seed: u64) -> Self {
+        let now = Instant::now();
+        let (client_at, server_at) = (([192, 0, 2, 1], 5_000).into(), ([192, 0, 2, 2], 8_444).into());
+        let make = || Local::new(Certificate::generate(SystemTime::now()).expect("a certificate")).expect("random");
+        let describe = |local: &mut Local, lite| Description {
+            lite,
+            ufrag: local.credentials.ufrag.clone(),
+            pwd: local.credentials.pass.clone(),
+            fingerprint: local.certificate.fingerprint,
+            setup: if lite { Setup::Passive } else { Setup::ActPass },
+            media: vec![Media::data("0")],
+            data: 0,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            sctp_init: snap.then(|| local.sctp_init().expect("made")),
+            candidates: if lite { vec![server_at] } else { Vec::new() },
+        };
+        let read = |d: Description| Description::parse(&d.to_string()).expect("what was written reads back");
+        let (mut client, mut server) = (make(), make());
+        let (offer, answer) = (read(describe(&mut client, false)), read(describe(&mut server, true)));
+        let mut client = begin(client, &answer, Role::Client, negotiated, now).expect("it begins");
+        let mut server = begin(server, &offer, Role::Server, negotiated, now).expect("it begins");
+        client.add_local_candidate(Candidate::host(client_at, "udp").expect("an address"));
+        client.add_remote_candidate(Candidate::host(answer.candidates[0], "udp").expect("an address"));
+        server.add_local_candidate(Candidate::host(server_at, "udp").expect("an address"));
+        if !negotiated {
+            client.direct_api().create_data_channel(session_channel(None));
+            client.direct_api().create_data_channel(live_channel(None));
+        }
+        let ends = [End::new(client, client_at, now), End::new(server, server_at, now)];
+        Self { ends, now, began: now, under_way: Vec::new(), rng: fastrand::Rng::with_seed(seed), loss }
+    }
+
+    /// Runs until `done`, or for so long.
+    fn run(&mut self, most: Duration, done: impl Fn(&[End; 2]) -> bool) {
+        let until = self.now + most;
+        while self.now < until && !done(&self.ends) {
+            (0..2).for_each(|at| self.step(at));
+            let next = self.under_way.iter().map(|p| p.0).chain(self.ends.iter().map(|e| e.wake)).min();
+            self.now = next.unwrap_or(until).max(self.now + Duration::from_millis(1)).min(until);
+            let (arrived, rest) = std::mem::take(&mut self.under_way).into_iter().partition(|p| p.0 <= self.now);
+            self.under_way = rest;
+            for (_, to, packet) in arrived {
+                let from = self.ends[1 - to].address;
+                self.ends[to].take(from, &packet, self.now);
+                self.step(to);
+            }
+        }
+    }
+
+    fn step(&mut self, at: usize) {
+        for (to, packet) in self.ends[at].step(self.now) {
+            assert!(packet.len() <= MTU, "a packet of {} bytes", packet.len());
+            assert_eq!(to, self.ends[1 - at].address);
+            if self.rng.u8(0..100) >= self.loss {
+                self.under_way.push((self.now + DELAY, 1 - at, packet));
+            }
+        }
+    }
+
+    fn is_open(ends: &[End; 2]) -> bool {
+        ends.iter().all(|e| e.connected && e.open.len() == 2)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now - self.began
+    }
+}
+
+#[test]
+fn ends_connect_and_talk() {
+    for (negotiated, snap) in [(true, true), (true, false), (false, false)] {
+        let mut net = Net::new(negotiated, snap, 0, 1);
+        net.run(Duration::from_secs(5), Net::is_open);
+        assert!(Net::is_open(&net.ends) && net.elapsed() < Duration::from_secs(1), "{:?}", net.elapsed());
+        let large = vec![b'x'; MESSAGE_BYTES_MAX as usize];
+        net.ends[0].write(SESSION, b"hello");
+        net.ends[1].write(SESSION, &large);
+        net.ends[1].write(LIVE, b"now");
+        net.run(Duration::from_secs(5), |ends| ends[0].received.len() == 2 && ends[1].received.len() == 1);
+        assert_eq!(net.ends[1].received[0].1, b"hello");
+        assert!(
+            net.ends[0].received.iter().any(|m| m.1 == large) && net.ends[0].received.iter().any(|m| m.1 == b"now")
+        );
+        net.ends[0].rtc.close().expect("it lives");
+        net.run(Duration::from_secs(1), |ends| ends[1].ended);
+        assert!(net.ends[1].ended, "the other end hears of it");
+    }
+}
+
+/// Over a path that loses a tenth each way.
+#[test]
+fn ends_connect_where_packets_are_lost() {
+    let mut slowest = Duration::ZERO;
+    for seed in 0..50 {
+        let mut net = Net::new(true, true, 10, seed);
+        net.run(Duration::from_secs(10), Net::is_open);
+        assert!(Net::is_open(&net.ends), "seed {seed}");
+        slowest = slowest.max(net.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(3), "the slowest took {slowest:?}");
+}
+
+/// Whichever end made the channel, and however: what is lost on it stays lost, and what comes after it is not held back.
+#[test]
+fn the_live_channel_loses_and_the_other_does_not() {
+    for negotiated in [true, false] {
+        let mut net = Net::new(negotiated, false, 0, 7);
+        net.run(Duration::from_secs(5), Net::is_open);
+        net.loss = 10;
+        const MESSAGES: usize = 500;
+        for n in 0..MESSAGES {
+            net.ends[1].write(LIVE, format!("{n}").as_bytes());
+            net.ends[1].write(SESSION, format!("{n}").as_bytes());
+            net.run(DELAY, |_| false);
+        }
+        net.loss = 0;
+        net.run(Duration::from_secs(20), |ends| {
+            let session = ends[0].open[SESSION];
+            ends[0].received.iter().filter(|m| m.0 == session).count() == MESSAGES
+        });
+        let (session, live) = (net.ends[0].open[SESSION], net.ends[0].open[LIVE]);
+        let on = |id| net.ends[0].received.iter().filter(move |m| m.0 == id).map(|m| m.1.clone());
+        let expected: Vec<Vec<u8>> = (0..MESSAGES).map(|n| n.to_string().into_bytes()).collect();
+        assert_eq!(on(session).collect::<Vec<_>>(), expected, "in order, without a hole");
+        let lived: HashSet<_> = on(live).collect();
+        assert_eq!(lived.len(), on(live).count(), "nothing twice");
+        // Some 50 of them were lost.
+        assert!((400..490).contains(&lived.len()), "{} of {MESSAGES} came", lived.len());
+    }
+}
+
+#[test]
+fn another_certificate_is_not_taken() {
+    let mut net = Net::new(true, true, 0, 3);
+    let other = Fingerprint { hash_func: "sha-256".to_owned(), bytes: vec![1; 32] };
+    net.ends[1].rtc.direct_api().set_remote_fingerprint(other);
+    let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        net.run(Duration::from_secs(2), Net::is_open);
+    }));
+    assert!(refused.is_err() || !Net::is_open(&net.ends), "the server has ended the connection");
+}
+
+/// Packets that begin like real ones, at an end that waits for somebody.
+#[test]
+fn hostile_packets_do_no_harm() {
+    let mut net = Net::new(true, true, 0, 5);
+    let check = net.ends[0].step(net.now).pop().expect("a client checks at once").1;
+    let (from, now) = (net.ends[0].address, net.now);
+    let server = std::sync::Mutex::new(net.ends.into_iter().nth(1).expect("two ends"));
+    bolero::check!().with_iterations(5_000).for_each(|bytes: &[u8]| {
+        let mut server = server.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut packet = check.clone();
+        for pair in bytes.chunks_exact(2).take(6) {
+            let at = usize::from(pair[0]) % packet.len();
+            packet[at] = pair[1];
+        }
+        let record = [&[22, 254, 253][..], bytes].concat();
+        for packet in [bytes, &packet, &record] {
+            let _ = crate::stun::Packet::of(packet);
+            if let Ok(received) = Receive::new(Protocol::Udp, from, server.address, packet) {
+                // An error ends the connection; a panic would end more.
+                let _ = server.rtc.handle_input(Input::Receive(now, received));
+                while let Ok(Output::Transmit(_) | Output::Event(_)) = server.rtc.poll_output() {}
+            }
+        }
+    });
+}

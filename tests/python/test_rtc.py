@@ -1,0 +1,136 @@
+"""WebRTC data channels as a reader in Python sees them, by a client that is not ours (aiortc).
+
+    python test_rtc.py BINARY
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import sys
+import time
+import unittest
+
+from aiortc import RTCPeerConnection, RTCSessionDescription
+
+from service import Service
+
+TIMEOUT_S = 20
+PEERS = 50
+
+service: Service
+
+
+def ask(method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None) -> tuple:
+    host, port = service.http.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+    try:
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read().decode()
+    finally:
+        connection.close()
+
+
+class Session:
+    """One peer, whose channels this side makes."""
+
+    async def open(self, live: bool = False) -> Session:
+        self.peer = RTCPeerConnection()
+        self.messages: asyncio.Queue = asyncio.Queue()
+        self.lossy: asyncio.Queue = asyncio.Queue()
+        self.channel = self.peer.createDataChannel("ticker")
+        opened = asyncio.Event()
+        self.channel.on("open", opened.set)
+        self.channel.on("message", lambda text: self.messages.put_nowait(json.loads(text)))
+        self.channel.on("close", lambda: self.messages.put_nowait(None))
+        if live:
+            channel = self.peer.createDataChannel("ticker-live", ordered=False, maxRetransmits=0)
+            channel.on("message", lambda text: self.lossy.put_nowait(json.loads(text)))
+        await self.peer.setLocalDescription(await self.peer.createOffer())
+        headers = {"content-type": "application/sdp"}
+        sdp = self.peer.localDescription.sdp
+        status, headers, answer = await asyncio.to_thread(ask, "POST", "/v1/rtc", sdp, headers)
+        assert status == 201, answer
+        self.resource = next(v for k, v in headers.items() if k.lower() == "location")
+        await self.peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        await asyncio.wait_for(opened.wait(), TIMEOUT_S)
+        return self
+
+    def send(self, **message) -> None:
+        self.channel.send(json.dumps(message))
+
+    async def next(self):
+        return await asyncio.wait_for(self.messages.get(), TIMEOUT_S)
+
+
+def metric(name: str) -> float:
+    host, port = service.admin.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+class Rtc(unittest.IsolatedAsyncioTestCase):
+    async def test_a_session(self):
+        session = await Session().open()
+        session.send(op="subscribe", id=1, topics=["quote/synthetic/*", "trade/synthetic/*"])
+        notices, updates = [], 0
+        while updates < 50:
+            message = await session.next()
+            if message.get("op", "heartbeat") != "heartbeat":
+                notices.append(message["op"])
+            updates += message.get("kind") == "update"
+        self.assertEqual(notices, ["welcome", "subscribed"])
+        session.send(op="nonsense", id=2)
+        while (message := await session.next()).get("op") != "error":
+            pass
+        self.assertEqual(message["code"], "bad_request")
+        await session.peer.close()
+
+    async def test_what_may_be_lost(self):
+        session = await Session().open(live=True)
+        session.send(op="subscribe", id=1, topics=["quote/synthetic/*"], delivery="datagram")
+        for _ in range(200):
+            message = await asyncio.wait_for(session.lossy.get(), TIMEOUT_S)
+            self.assertEqual((message["kind"], message["prev"]), ("snapshot", 0))
+        await session.peer.close()
+
+    async def test_the_service_ends_a_session(self):
+        session = await Session().open()
+        self.assertEqual((await session.next())["op"], "welcome")
+        status, _, _ = await asyncio.to_thread(ask, "DELETE", session.resource)
+        self.assertEqual(status, 204)
+        while await session.next() is not None:
+            pass
+        await session.peer.close()
+
+    async def test_many_peers_and_one_that_vanishes(self):
+        sessions = await asyncio.gather(*(Session().open() for _ in range(PEERS)))
+        for session in sessions:
+            self.assertEqual((await session.next())["op"], "welcome")
+        self.assertGreaterEqual(metric("ticker_edge_rtc_peers"), PEERS)
+        before = metric("ticker_edge_rtc_vanished_total")
+        # The last one is heard of no more; the others take their leave.
+        lost = sessions.pop()
+        for transport in lost.peer.sctp.transport.transport._connection._protocols:
+            transport.transport.close()
+        began = time.monotonic()
+        await asyncio.gather(*(s.peer.close() for s in sessions))
+        while metric("ticker_edge_rtc_vanished_total") == before:
+            self.assertLess(time.monotonic() - began, 12)
+            await asyncio.sleep(0.2)
+        self.assertLess(time.monotonic() - began, 10.5)
+
+
+if __name__ == "__main__":
+    binary = sys.argv.pop(1)
+    with Service(binary, "--synthetic", "20@50") as service:
+        program = unittest.main(exit=False, verbosity=1)
+    result = program.result
+    bad = len(result.failures) + len(result.errors)
+    print(f"{result.testsRun - bad} passed, {bad} failed")
+    sys.exit(1 if bad or service.exit_code else 0)
