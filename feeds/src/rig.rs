@@ -114,6 +114,7 @@ impl<A: Adapter> Rig<A> {
     fn text(&self, update: &Update) -> String {
         let what = match &update.data {
             Data::Invalid(reason) => format!("invalid {reason}"),
+            Data::Bar(_) | Data::Stats(_) => unreachable!("derived from the tape, not told by a venue"),
             Data::Quote(quote) => {
                 let again = if update.kind == Kind::Snapshot { "anew " } else { "" };
                 format!("{again}{} {}", side(quote.bid), side(quote.ask))

@@ -143,6 +143,7 @@ fn take(seen: &mut Seen, update: &Update) -> Result<(), &'static str> {
         }
         (Data::Trade(_), _) => seen.trades += usize::from(update.kind == Kind::Update),
         (Data::Status(status), _) => seen.state = Some(status.state),
+        (Data::Bar(_) | Data::Stats(_), _) => return Err("what is derived from the tape"),
     }
     if seen.book.as_ref().is_some_and(Book::is_crossed) {
         return Err("a crossed book");

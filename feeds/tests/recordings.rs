@@ -399,6 +399,7 @@ fn take(seen: &mut Seen, update: &Update) -> Result<(), String> {
             seen.was_live |= status.state == State::Live;
             seen.state = Some(state);
         }
+        (Data::Bar(_) | Data::Stats(_), _) => return Err("what is derived from the tape".to_owned()),
     }
     if seen.book_good && seen.book.is_crossed() {
         return Err("a crossed book".to_owned());

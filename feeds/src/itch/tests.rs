@@ -113,6 +113,7 @@ fn text(data: &Data) -> String {
             format!("{} {} {}", s.state.as_str(), s.reason.as_deref().unwrap_or("-"), s.integrity.as_str())
         }
         Data::Invalid(reason) => reason.to_string(),
+        Data::Bar(_) | Data::Stats(_) => unreachable!("derived from the tape, not told by a venue"),
     }
 }
 

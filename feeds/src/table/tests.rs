@@ -58,6 +58,7 @@ fn said(data: &Data) -> String {
         }
         Data::Status(s) => format!("{} {}", s.state.as_str(), s.reason.as_deref().unwrap_or("-")),
         Data::Invalid(reason) => reason.to_string(),
+        Data::Bar(_) | Data::Stats(_) => unreachable!("derived from the tape, not told by a venue"),
     }
 }
 
