@@ -30,6 +30,8 @@ pub(crate) struct Follow {
     epoch: Option<Arc<str>>,
     /// The stream goes on after a break, and has not said yet what it carries: that comes without snapshots.
     pub(crate) resuming: bool,
+    /// The stream has not told its place yet: that ends its beginning, also where the place is the one it opened at.
+    beginning: bool,
     /// Topics by the number that the stream gives them.
     topics: HashMap<u32, Arc<Topic>>,
     /// Topics whose snapshot is still to come, with the place of their last event.
@@ -48,7 +50,7 @@ impl Follow {
                 let cursor: Cursor = opened.cursor.parse().map_err(|_| FollowError::Cursor(opened.cursor))?;
                 let epoch: Arc<str> = cursor.epoch.as_str().into();
                 self.epoch = Some(Arc::clone(&epoch));
-                (self.resuming, self.position) = (opened.resumed, cursor.seq);
+                (self.resuming, self.position, self.beginning) = (opened.resumed, cursor.seq, true);
                 out.push(Upstream::Opened { epoch, seq: cursor.seq, resumed: opened.resumed });
             }
             Step::Instruments(list) => {
@@ -78,7 +80,7 @@ impl Follow {
             }
             Step::Progress(progress) => {
                 // Shards are not woken to hear what they know.
-                if progress.seq > self.position || self.resuming {
+                if std::mem::take(&mut self.beginning) || progress.seq > self.position {
                     out.push(Upstream::Progress(progress.seq));
                 }
                 self.resuming = false;
@@ -203,5 +205,21 @@ mod tests {
         follow.step(added(1, "quote/kraken/BTC-USD", 17, 20, true), &mut out).expect("a good step");
         assert!(matches!(out[..], [Upstream::Progress(20), Upstream::Added { .. }]), "{out:?}");
         assert_eq!(follow.position, 20);
+    }
+
+    #[test]
+    fn a_place_is_told_where_the_stream_begins_and_where_it_moves() {
+        let mut follow = Follow::default();
+        let mut out = Vec::new();
+        let opened = v1::Opened { cursor: "k3f9-0".into(), resumed: false };
+        follow.step(Step::Opened(opened), &mut out).expect("a good step");
+        out.clear();
+        for seq in [0, 0, 3, 3] {
+            follow.step(Step::Progress(v1::Progress { seq, time: 1 }), &mut out).expect("a good step");
+        }
+        // The edge is ready with the first, also on an empty tape.
+        let places: Vec<_> =
+            out.iter().map(|told| matches!(told, Upstream::Progress(p) if [0, 3].contains(p))).collect();
+        assert_eq!(places, [true, true], "{out:?}");
     }
 }
