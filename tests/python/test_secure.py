@@ -25,6 +25,7 @@ import h2.settings
 from aioquic.asyncio.client import connect as quic_connect
 from aioquic.h3.connection import FrameType
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import StreamDataReceived
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
