@@ -39,7 +39,13 @@ impl Rig {
         let grpc = format!("http://{}", listener.local_addr().expect("bound"));
         tokio::spawn(fanout.clone().maintain());
         tokio::spawn(async move { fanout.serve_listener(listener).await });
-        let config = ticker_edge::Config { listen: FREE, tls_listen: Some(FREE), rtc_listen: Some(FREE), shards: 2, ..edge_config };
+        let config = ticker_edge::Config {
+            listen: FREE,
+            tls_listen: Some(FREE),
+            rtc_listen: Some(FREE),
+            shards: 2,
+            ..edge_config
+        };
         let channel = ticker_edge::connect(&grpc).expect("a URL");
         let edge = Edge::start(&config, channel, &health, &drain).expect("it starts");
         let quic = format!("https://{}", edge.tls_addr().expect("configured"));
