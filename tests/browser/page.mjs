@@ -4,10 +4,10 @@
 //
 // Prints one line a check and exits 1 if one failed. Screenshots go to the folder given.
 
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { check, end, equal } from "../checks.mjs";
+import { browser } from "./chromium.mjs";
 
 const [address, folder = "target/browser"] = process.argv.slice(2);
 if (!address) {
@@ -16,36 +16,9 @@ if (!address) {
 }
 const WAIT_MS = 45_000; // longer than a heartbeat
 mkdirSync(folder, { recursive: true });
-const profile = mkdtempSync(join(tmpdir(), "ticker-browser-"));
-
-let passed = 0;
-let failed = 0;
 const complaints = [];
 
-async function check(name, run) {
-  try {
-    await run();
-    passed += 1;
-    console.log(`ok   ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.message.split("\n").slice(0, 4).join(" ")}`);
-  }
-}
-
-function equal(actual, expected, what) {
-  if (actual !== expected) throw new Error(`${what}: ${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
-}
-
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  viewport: { width: 1280, height: 900 },
-  // Without these a browser looks for its maker's hosts, which a closed network refuses.
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-});
-const page = context.pages()[0] ?? (await context.newPage());
+const { page, close } = await browser({ viewport: { width: 1280, height: 900 }, args: ["--disable-quic"] });
 page.on("console", (message) => {
   if (["error", "warning"].includes(message.type())) complaints.push(`${message.type()}: ${message.text()}`);
 });
@@ -125,7 +98,5 @@ await check("a narrow, dark screen fits", async () => {
 
 await check("the console stays empty", async () => equal(complaints.join("; "), "", "console"));
 
-await context.close();
-rmSync(profile, { recursive: true, force: true });
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+await close();
+end();

@@ -6,51 +6,23 @@
 // Prints one line a check and exits 1 if one failed.
 
 import { createHash, X509Certificate } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { connect } from "node:tls";
 import { chromium } from "playwright-core";
+import { check, end, equal } from "../checks.mjs";
+import { browser, launch } from "./chromium.mjs";
 
 const [address, secure] = process.argv.slice(2);
 if (!secure) {
   console.error("usage: quic.mjs ADDRESS TLS_HOST:PORT");
   process.exit(2);
 }
-let passed = 0;
-let failed = 0;
-
-async function check(name, run) {
-  try {
-    await run();
-    passed += 1;
-    console.log(`ok   ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.message.split("\n").slice(0, 4).join(" ")}`);
-  }
-}
-
-function equal(actual, expected, what) {
-  if (actual !== expected) throw new Error(`${what}: ${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
-}
-
 const COLD = 50;
-const launch = {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-};
-
-async function withPage(extra, run) {
-  const profile = mkdtempSync(join(tmpdir(), "ticker-browser-"));
-  const context = await chromium.launchPersistentContext(profile, { ...launch, args: [...launch.args, ...extra] });
+async function withPage(args, run) {
+  const { page, close } = await browser({ args });
   try {
-    await run(context.pages()[0] ?? (await context.newPage()));
+    await run(page);
   } finally {
-    await context.close();
-    rmSync(profile, { recursive: true, force: true });
+    await close();
   }
 }
 
@@ -112,11 +84,11 @@ await withPage(trust, async (page) => {
 
 // Each context has no connection, no ticket and no cache of another.
 await check(`${COLD} cold connections in a row, HTTP/3 and WebTransport, none hangs`, async () => {
-  const browser = await chromium.launch({ ...launch, args: [...launch.args, ...trust] });
+  const cold = await chromium.launch({ ...launch, args: [...launch.args, ...trust] });
   const times = [];
   try {
     for (let turn = 0; turn < COLD; turn += 1) {
-      const context = await browser.newContext({ ignoreHTTPSErrors: false });
+      const context = await cold.newContext({ ignoreHTTPSErrors: false });
       const page = await context.newPage();
       const began = performance.now();
       await page.goto(`https://${secure}/favicon.svg`, { timeout: 10_000 });
@@ -136,7 +108,7 @@ await check(`${COLD} cold connections in a row, HTTP/3 and WebTransport, none ha
       await context.close();
     }
   } finally {
-    await browser.close();
+    await cold.close();
   }
   times.sort((a, b) => a - b);
   console.log(`     first byte of ${COLD}: median ${times[COLD >> 1].toFixed(0)} ms, slowest ${times.at(-1).toFixed(0)} ms`);
@@ -226,5 +198,4 @@ await withPage([], async (page) => {
   });
 });
 
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+end();

@@ -4,34 +4,14 @@
 //
 // Prints one line a check and exits 1 if one failed.
 
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
+import { check, end, equal } from "../checks.mjs";
+import { browser } from "./chromium.mjs";
 
 const [address] = process.argv.slice(2);
 if (!address) {
   console.error("usage: rtc.mjs ADDRESS");
   process.exit(2);
 }
-let passed = 0;
-let failed = 0;
-
-async function check(name, run) {
-  try {
-    await run();
-    passed += 1;
-    console.log(`ok   ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.message.split("\n").slice(0, 4).join(" ")}`);
-  }
-}
-
-function equal(actual, expected, what) {
-  if (actual !== expected) throw new Error(`${what}: ${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
-}
-
 // What a page of ours would have as a library.
 function install() {
   const within = (what, promise) => {
@@ -77,13 +57,7 @@ function install() {
   };
 }
 
-const profile = mkdtempSync(join(tmpdir(), "ticker-browser-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
-});
+const { context, close } = await browser();
 const openPage = async () => {
   const page = await context.newPage();
   await page.goto(`${address}/`);
@@ -296,9 +270,7 @@ try {
     equal(codes.join(), "forbidden,named,bad_request", "answers");
   });
 } finally {
-  await context.close();
-  rmSync(profile, { recursive: true, force: true });
+  await close();
 }
 
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+end();

@@ -5,6 +5,7 @@
 // The service runs on the synthetic market. Prints one line a check and exits 1 if one failed.
 
 import WebSocket from "ws";
+import { check as untimed, end, within } from "../checks.mjs";
 
 const [address] = process.argv.slice(2);
 if (!address) {
@@ -15,24 +16,7 @@ const WAIT_MS = 60_000;
 const TRADES = "trade/synthetic/*";
 const EACH = 60; // trades that each transport brings before the next takes over
 
-let passed = 0;
-let failed = 0;
-
-async function check(name, run) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`not within ${WAIT_MS} ms`)), WAIT_MS);
-  });
-  try {
-    await Promise.race([run(), late]);
-    passed += 1;
-    console.log(`ok   ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.message}`);
-  }
-  clearTimeout(timer);
-}
+const check = (name, run) => untimed(name, () => within(WAIT_MS, "all of it", run()));
 
 function ensure(condition, what) {
   if (!condition) throw new Error(what);
@@ -191,5 +175,4 @@ await check("a paused WebSocket gets the newest, is told how much was left out, 
   ensure(conflated.told >= conflated.seen, `${conflated.seen} breaks, and ${conflated.told} were told`);
 });
 
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+end();

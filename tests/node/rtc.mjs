@@ -5,6 +5,7 @@
 // Prints one line a check and exits 1 if one failed.
 
 import nodeDataChannel from "node-datachannel";
+import { check, end, equal, within } from "../checks.mjs";
 
 const [address] = process.argv.slice(2);
 if (!address) {
@@ -13,31 +14,6 @@ if (!address) {
 }
 const WAIT_MS = 20_000;
 const PEERS = 50;
-let passed = 0;
-let failed = 0;
-
-function within(what, promise) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what}: not within ${WAIT_MS} ms`)), WAIT_MS);
-  });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-async function check(name, run) {
-  try {
-    await run();
-    passed += 1;
-    console.log(`ok   ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.message}`);
-  }
-}
-
-function equal(actual, expected, what) {
-  if (actual !== expected) throw new Error(`${what}: ${JSON.stringify(actual)} instead of ${JSON.stringify(expected)}`);
-}
 
 // Messages of a channel, one after the other; null at its end.
 function reader(channel) {
@@ -50,7 +26,7 @@ function reader(channel) {
   channel.onMessage((text) => put(JSON.parse(text)));
   channel.onClosed(() => put(null));
   return async () => {
-    while (!queue.length) await within("a message", new Promise((resolve) => (wake = resolve)));
+    while (!queue.length) await within(WAIT_MS, "a message", new Promise((resolve) => (wake = resolve)));
     return queue.shift();
   };
 }
@@ -64,12 +40,12 @@ async function open(live = false) {
   const lossy = live ? peer.createDataChannel("ticker-live", { unordered: true, maxRetransmits: 0 }) : null;
   const next = reader(channel);
   const opened = new Promise((resolve) => channel.onOpen(resolve));
-  await within("candidates", gathered);
+  await within(WAIT_MS, "candidates", gathered);
   const headers = { "content-type": "application/sdp" };
   const answer = await fetch(`${address}/v1/rtc`, { method: "POST", headers, body: peer.localDescription().sdp });
   equal(answer.status, 201, "the offer");
   peer.setRemoteDescription(await answer.text(), "answer");
-  await within("an open channel", opened);
+  await within(WAIT_MS, "an open channel", opened);
   const send = (message) => channel.sendMessage(JSON.stringify(message));
   return { peer, lossy, next, send, resource: new URL(answer.headers.get("location"), address) };
 }
@@ -113,5 +89,4 @@ await check(`${PEERS} peers at once`, async () => {
 });
 
 nodeDataChannel.cleanup();
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+end();

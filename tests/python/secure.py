@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
-import re
 import socket
 import ssl
 import time
@@ -42,12 +41,7 @@ def tls(*protocols: str) -> ssl.SSLSocket:
 
 
 def metric(name: str, of: Service | None = None, label: str = "") -> float:
-    """The sum of a metric's values, or of those that have a label."""
-    connection = http.client.HTTPConnection((of or service).admin, timeout=TIMEOUT_S)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    labels = rf"{{[^}}]*{label}[^}}]*}}" if label else r"(?:{[^}]*})?"
-    return sum(float(value) for value in re.findall(rf"^{name}{labels} (\S+)$", text, re.MULTILINE))
+    return (of or service).metric(name, label)
 
 
 class Http2:

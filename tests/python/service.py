@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import unittest
+from types import ModuleType
 
 READY_S = 60
 DRAIN_S = 30
@@ -79,6 +82,15 @@ class Service:
         with open(self.log.name, encoding="utf-8", errors="replace") as text:
             return "".join(text.readlines()[-60:])
 
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's values, or of those that have a label."""
+        connection = http.client.HTTPConnection(self.admin, timeout=DRAIN_S)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        labels = rf"{{[^}}]*{label}[^}}]*}}" if label else r"(?:{[^}]*})?"
+        return sum(float(value) for value in re.findall(rf"^{name}{labels} (\S+)$", text, re.MULTILINE))
+
     def _is_ready(self) -> bool:
         try:
             connection = http.client.HTTPConnection(self.admin, timeout=1)
@@ -86,6 +98,31 @@ class Service:
             return connection.getresponse().status == 200
         except OSError:
             return False
+
+
+def run_tests(usage: str, market: str, *modules: ModuleType) -> int:
+    """Runs the tests of the program that was started (`… BINARY`) against a service on that synthetic market, which they find
+    as `service` in their module, as these do in theirs. That the service ends in good order is a test too."""
+    if len(sys.argv) != 2:
+        print(usage, file=sys.stderr)
+        return 2
+    program = sys.modules["__main__"]
+    suite = unittest.defaultTestLoader.loadTestsFromModule(program)
+    with Service(sys.argv[1], "--synthetic", market) as service:
+        for module in (program, *modules):
+            module.service = service
+        result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(suite)
+    failed = len(result.failures) + len(result.errors)
+    passed = result.testsRun - failed - len(result.skipped)
+    if service.exit_code == 0 and "panicked" not in service.text:
+        passed += 1
+    else:
+        failed += 1
+        print(f"FAIL the service ends with 0 after Ctrl-C, and nothing in it panicked: it ended with {service.exit_code}")
+    if failed:
+        print(f"the service's last lines:\n{service.text}")
+    print(f"{passed} passed, {failed} failed, {len(result.skipped)} ignored")
+    return 1 if failed else 0
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 import clients
-from service import Service
+from service import Service, run_tests
 
 DECIMAL = re.compile(r"-?(0|[1-9]\d*)(\.\d*[1-9])?\Z")
 CURSOR = re.compile(r"[a-z0-9]{1,16}-\d+\Z")
@@ -349,26 +349,5 @@ class Slow(unittest.TestCase):
         self.check(lambda topics, sock: clients.sse(service.http, topics, sock=sock))
 
 
-def main() -> int:
-    global service
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"])
-    with Service(sys.argv[1], "--synthetic", "10@25") as service:
-        result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(suite)
-    failed = len(result.failures) + len(result.errors)
-    passed = result.testsRun - failed - len(result.skipped)
-    if service.exit_code == 0:
-        passed += 1
-    else:
-        failed += 1
-        print(f"FAIL the service ends with 0 after Ctrl-C: it ended with {service.exit_code}")
-    if failed:
-        print(f"the service's last lines:\n{service.text}")
-    print(f"{passed} passed, {failed} failed, {len(result.skipped)} ignored")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        print(__doc__, file=sys.stderr)
-        sys.exit(2)
-    sys.exit(main())
+    sys.exit(run_tests(__doc__, "10@25"))

@@ -21,7 +21,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StopSendingReceived
 
 from h3_client import Client, connected
-from service import Service
+from service import Service, run_tests
 
 TIMEOUT_S = 30
 H3_FRAME_UNEXPECTED, H3_SETTINGS_ERROR, H3_CLOSED_CRITICAL_STREAM = 0x105, 0x109, 0x104
@@ -233,21 +233,5 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
                 await client.settle()
 
 
-def main() -> int:
-    global service
-    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
-    with Service(sys.argv[1], "--synthetic", "10@25") as service:
-        result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(suite)
-    failed = len(result.failures) + len(result.errors)
-    if "panicked" in service.text or service.exit_code != 0:
-        failed += 1
-        print(f"the service ended with {service.exit_code}; its last lines:\n{service.text}")
-    print(f"{result.testsRun - min(failed, result.testsRun)} passed, {failed} failed, {len(result.skipped)} ignored")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        print(__doc__, file=sys.stderr)
-        sys.exit(2)
-    sys.exit(main())
+    sys.exit(run_tests(__doc__, "10@25"))

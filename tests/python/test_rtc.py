@@ -14,7 +14,7 @@ import unittest
 
 from aiortc import RTCPeerConnection, RTCSessionDescription
 
-from service import Service
+from service import Service, run_tests
 
 TIMEOUT_S = 20
 PEERS = 50
@@ -65,15 +65,6 @@ class Session:
         return await asyncio.wait_for(self.messages.get(), TIMEOUT_S)
 
 
-def metric(name: str) -> float:
-    host, port = service.admin.split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=TIMEOUT_S)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
-
-
 class Rtc(unittest.IsolatedAsyncioTestCase):
     async def test_a_session(self):
         session = await Session().open()
@@ -112,25 +103,19 @@ class Rtc(unittest.IsolatedAsyncioTestCase):
         sessions = await asyncio.gather(*(Session().open() for _ in range(PEERS)))
         for session in sessions:
             self.assertEqual((await session.next())["op"], "welcome")
-        self.assertGreaterEqual(metric("ticker_edge_rtc_peers"), PEERS)
-        before = metric("ticker_edge_rtc_vanished_total")
+        self.assertGreaterEqual(service.metric("ticker_edge_rtc_peers"), PEERS)
+        before = service.metric("ticker_edge_rtc_vanished_total")
         # The last one is heard of no more; the others take their leave.
         lost = sessions.pop()
         for transport in lost.peer.sctp.transport.transport._connection._protocols:
             transport.transport.close()
         began = time.monotonic()
         await asyncio.gather(*(s.peer.close() for s in sessions))
-        while metric("ticker_edge_rtc_vanished_total") == before:
+        while service.metric("ticker_edge_rtc_vanished_total") == before:
             self.assertLess(time.monotonic() - began, 12)
             await asyncio.sleep(0.2)
         self.assertLess(time.monotonic() - began, 10.5)
 
 
 if __name__ == "__main__":
-    binary = sys.argv.pop(1)
-    with Service(binary, "--synthetic", "20@50") as service:
-        program = unittest.main(exit=False, verbosity=1)
-    result = program.result
-    bad = len(result.failures) + len(result.errors)
-    print(f"{result.testsRun - bad} passed, {bad} failed")
-    sys.exit(1 if bad or service.exit_code else 0)
+    sys.exit(run_tests(__doc__, "20@50"))
