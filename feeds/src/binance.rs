@@ -354,26 +354,19 @@ impl Binance {
     /// Fetches a snapshot of the live book whose turn it is, to hold the two against each other: the sequence proves that
     /// nothing is missing, not what it says.
     fn refresh_due(&mut self, now: Time, out: &mut Out) {
-        let turn = self.refresh.take(self.roster.len(), now);
-        let Some(keeper) = turn.and_then(|turn| self.roster.at(turn)).filter(|keeper| keeper.is_live()) else { return };
-        if let Some(own) = self.own.get_mut(keeper.number() as usize)
-            && self.snapshots.take(now)
-        {
+        let market = self.market;
+        let turn = self
+            .roster
+            .audit_due(&mut self.refresh, &mut self.snapshots, now, out, |native| market.snapshot_url(native));
+        if let Some(own) = turn.and_then(|number| self.own.get_mut(number)) {
             own.sync.begin_audit();
-            out.refreshes += 1;
-            out.commands.push(Command::Fetch(self.market.snapshot_url(&keeper.instrument().native)));
         }
     }
 
     /// Fetches the snapshots that are due, as far as the venue's limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            if !self.snapshots.take(now) {
-                break;
-            }
-            keeper.resync.asked(now);
-            out.commands.push(Command::Fetch(self.market.snapshot_url(&keeper.instrument().native)));
-        }
+        let market = self.market;
+        self.roster.fetch_due(&mut self.snapshots, now, out, |native| market.snapshot_url(native));
     }
 
     /// Learns from a connection's URL which streams it carries: `…/stream?streams=btcusdt@trade/btcusdt@depth@100ms`.

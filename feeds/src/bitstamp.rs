@@ -274,26 +274,15 @@ impl Bitstamp {
     /// Fetches a snapshot of the live book whose turn it is, to hold the two against each other: a lost difference shows
     /// nowhere else.
     fn refresh_due(&mut self, now: Time, out: &mut Out) {
-        let turn = self.refresh.take(self.roster.len(), now);
-        let Some(keeper) = turn.and_then(|turn| self.roster.at(turn)).filter(|keeper| keeper.is_live()) else { return };
-        if let Some(own) = self.own.get_mut(keeper.number() as usize)
-            && self.snapshots.take(now)
-        {
+        let turn = self.roster.audit_due(&mut self.refresh, &mut self.snapshots, now, out, snapshot_url);
+        if let Some(own) = turn.and_then(|number| self.own.get_mut(number)) {
             own.sync.begin_audit();
-            out.refreshes += 1;
-            out.commands.push(Command::Fetch(snapshot_url(&keeper.instrument().native)));
         }
     }
 
     /// Fetches the snapshots that are due, as far as the limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            if !self.snapshots.take(now) {
-                break;
-            }
-            keeper.resync.asked(now);
-            out.commands.push(Command::Fetch(snapshot_url(&keeper.instrument().native)));
-        }
+        self.roster.fetch_due(&mut self.snapshots, now, out, snapshot_url);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::depth::{DepthSync, Diff, Misfit, Rule, Step};
 use crate::keeper::{Keeper, Stamp, Wrong};
 use crate::resync::Budget;
 use crate::roster::{Roster, Steps};
-use crate::{Command, Conn, Fault, Out};
+use crate::{Conn, Fault, Out};
 
 /// How a venue's snapshots are fetched.
 #[derive(Clone, Copy, Debug)]
@@ -155,14 +155,8 @@ impl RestBooks {
 
     /// Fetches the snapshots that are due, as far as the limit allows.
     pub(crate) fn fetch_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut().filter(|k| k.resync.is_due(now)) {
-            if !self.snapshots.take(now) {
-                break;
-            }
-            keeper.resync.asked(now);
-            let (native, Fetching { url, url_end, .. }) = (&keeper.instrument().native, self.fetching);
-            out.commands.push(Command::Fetch(format!("{url}{native}{url_end}")));
-        }
+        let Fetching { url, url_end, .. } = self.fetching;
+        self.roster.fetch_due(&mut self.snapshots, now, out, |native| format!("{url}{native}{url_end}"));
     }
 
     /// When [`RestBooks::fetch_due`] wants to be called next.

@@ -5,8 +5,8 @@ use hashbrown::HashMap;
 use ticker_market::{Channel, Decimal, Instrument, Time, topic};
 
 use crate::keeper::{Keeper, Stamp, Ways, Wrong};
-use crate::resync::{RENEWAL_MAX_MS, Refresh};
-use crate::{Conn, Fault, Out, Report};
+use crate::resync::{Budget, RENEWAL_MAX_MS, Refresh};
+use crate::{Command, Conn, Fault, Out, Report};
 
 /// Instruments that one adapter keeps at most; frames of others are passed over, and one report says so.
 pub const INSTRUMENTS_MAX: usize = 4_096;
@@ -170,10 +170,6 @@ impl Roster {
         self.keepers.iter_mut()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.keepers.len()
-    }
-
     pub(crate) fn at(&mut self, number: usize) -> Option<&mut Keeper> {
         self.keepers.get_mut(number)
     }
@@ -240,6 +236,36 @@ impl Roster {
             keeper.resync.expect(now.plus_millis(RENEWAL_MAX_MS));
             out.refreshes += 1;
             ask(conn, keeper, out);
+        }
+    }
+
+    /// Fetches, from `url` of the venue's name, a snapshot of the live book whose turn it is, to hold the two against each
+    /// other. Returns that book's number.
+    pub(crate) fn audit_due(
+        &self,
+        refresh: &mut Refresh,
+        snapshots: &mut Budget,
+        now: Time,
+        out: &mut Out,
+        url: impl FnOnce(&str) -> String,
+    ) -> Option<usize> {
+        let keeper = self.keepers.get(refresh.take(self.keepers.len(), now)?).filter(|keeper| keeper.is_live())?;
+        if !snapshots.take(now) {
+            return None;
+        }
+        out.refreshes += 1;
+        out.commands.push(Command::Fetch(url(&keeper.instrument().native)));
+        Some(keeper.number() as usize)
+    }
+
+    /// Fetches likewise the snapshots that are due, as far as the venue's limit allows.
+    pub(crate) fn fetch_due(&mut self, snapshots: &mut Budget, now: Time, out: &mut Out, url: impl Fn(&str) -> String) {
+        for keeper in self.keepers.iter_mut().filter(|k| k.resync.is_due(now)) {
+            if !snapshots.take(now) {
+                break;
+            }
+            keeper.resync.asked(now);
+            out.commands.push(Command::Fetch(url(&keeper.instrument().native)));
         }
     }
 
