@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::feed::Feed;
 use crate::flows::{MARKET, Plan};
-use crate::measure::{Foreign, wait_for_calm};
+use crate::measure::{Foreign, Measure, median, wait_for_calm};
 use crate::process::{SERVER_CORE, Started, free_port, say, tail};
 use crate::publish::Publisher;
 use crate::report::{Goal, Section, millis, percent};
@@ -18,16 +18,6 @@ const TOPICS_PER_READER: usize = 20;
 const IDLE: usize = 1_000;
 const SERVE_WITHIN: Duration = Duration::from_secs(60);
 
-struct Flow {
-    cpu_per_event: f64,
-    events_per_second: f64,
-    p50: f64,
-    p99: f64,
-    bytes_per_event: f64,
-    server_cpu: f64,
-    foreign: f64,
-}
-
 /// CPU for an event over each way, and what an idle reader costs.
 pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     let title =
@@ -38,7 +28,7 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     if plan.peers {
         subjects.push((Way::Http3, true));
     }
-    let mut flows: Vec<Vec<Flow>> = subjects.iter().map(|_| Vec::new()).collect();
+    let mut flows: Vec<Vec<Measure>> = subjects.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.runs {
         for ((way, caddy), flows) in subjects.iter().zip(&mut flows) {
             let flow = flow(*way, *caddy, plan, at).map_err(|e| format!("{}: {e}", name(*way, *caddy)))?;
@@ -47,32 +37,27 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
                 name(*way, *caddy),
                 flow.cpu_per_event,
                 flow.events_per_second,
-                flow.p50 / 1e3,
-                flow.p99 / 1e3,
+                flow.pub_p50 / 1e3,
+                flow.pub_p99 / 1e3,
                 flow.server_cpu * 100.0,
-                flow.foreign * 100.0
+                flow.foreign_cpu * 100.0
             ));
             flows.push(flow);
         }
     }
-    let middle = |flows: &[Flow], of: fn(&Flow) -> f64| {
-        let mut all: Vec<f64> = flows.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
     let rows: Vec<Vec<String>> = subjects
         .iter()
         .zip(&flows)
         .map(|((way, caddy), flows)| {
             vec![
                 name(*way, *caddy),
-                format!("**{:.2}**", middle(flows, |f| f.cpu_per_event)),
-                format!("{:.0}", middle(flows, |f| f.events_per_second)),
-                millis(middle(flows, |f| f.p50)),
-                millis(middle(flows, |f| f.p99)),
-                format!("{:.0}", middle(flows, |f| f.bytes_per_event)),
-                percent(middle(flows, |f| f.server_cpu)),
-                percent(middle(flows, |f| f.foreign)),
+                format!("**{:.2}**", median(flows, |f| f.cpu_per_event)),
+                format!("{:.0}", median(flows, |f| f.events_per_second)),
+                millis(median(flows, |f| f.pub_p50)),
+                millis(median(flows, |f| f.pub_p99)),
+                format!("{:.0}", median(flows, |f| f.bytes_per_event)),
+                percent(median(flows, |f| f.server_cpu)),
+                percent(median(flows, |f| f.foreign_cpu)),
             ]
         })
         .collect();
@@ -91,7 +76,7 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
         "Asked for: 50,000 events/s. Datagrams carry the quotes, the newest of each; trades go on the stream. Caddy (Debian) \
          stands between HTTP/3 and an edge's plain SSE: its own CPU alone.",
     );
-    let cpu = |at: usize| middle(&flows[at], |f| f.cpu_per_event);
+    let cpu = |at: usize| median(&flows[at], |f| f.cpu_per_event);
     let mut goal = |what: &str, measured, factor: f64| {
         let (limit, of) = (cpu(0) * factor, format!("{factor} × SSE over TCP with TLS"));
         section.goal(&Goal { what: what.into(), measured, limit, unit: "µs", of });
@@ -106,7 +91,7 @@ fn name(way: Way, caddy: bool) -> String {
     if caddy { format!("{}, by Caddy", way.name()) } else { format!("{}, ticker edge", way.name()) }
 }
 
-fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Flow, String> {
+fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Measure, String> {
     wait_for_calm();
     let (mut rig, mut secure) = Rig::with_tls(MARKET, at)?;
     let proxy = if caddy { Some(self::caddy(rig.readers_at, at)?) } else { None };
@@ -128,15 +113,16 @@ fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Flow, String> 
     let micros = (measured.usage().cpu_micros - before.cpu_micros) as f64;
     let flow = crowd.with(|seen| {
         let (events, elapsed) = (seen.events.max(1) as f64, seen.since.elapsed());
-        Flow {
+        Measure {
             cpu_per_event: micros / events,
             events_per_second: events / elapsed.as_secs_f64(),
-            p50: seen.latency.quantile(0.5) as f64,
-            p99: seen.latency.quantile(0.99) as f64,
+            pub_p50: seen.latency.quantile(0.5) as f64,
+            pub_p99: seen.latency.quantile(0.99) as f64,
             bytes_per_event: seen.bytes as f64 / events,
             server_cpu: micros / elapsed.as_micros() as f64,
             // Caddy's own work is no other's.
-            foreign: foreign.end(&rig) - if caddy { micros / elapsed.as_micros() as f64 } else { 0.0 },
+            foreign_cpu: foreign.end(&rig) - if caddy { micros / elapsed.as_micros() as f64 } else { 0.0 },
+            ..Measure::default()
         }
     });
     if let Some(why) = crowd.with(|seen| seen.why.clone().filter(|_| seen.ended > 0)) {

@@ -78,10 +78,8 @@ impl Seen {
         let now = now_micros();
         while let Some(at) = self.published.find(text) {
             text = &text[at + 6..];
-            let digits = text.iter().take_while(|c| c.is_ascii_digit());
-            let published = digits.fold(0i64, |n, c| n.wrapping_mul(10).wrapping_add(i64::from(c - b'0')));
             self.events += 1;
-            self.latency.record(u64::try_from(now - published).unwrap_or(0));
+            self.latency.record(u64::try_from(now - wire::number(text)).unwrap_or(0));
         }
     }
 }

@@ -4,7 +4,7 @@ use memchr::memmem::Finder;
 
 use crate::feed::Feed;
 use crate::histogram::Histogram;
-use crate::wire::Sink;
+use crate::wire::{Sink, number};
 
 /// What one reader knows of its topics.
 pub(crate) struct Seen {
@@ -175,10 +175,4 @@ impl Sink for Of<'_> {
     }
 
     fn protobuf(&mut self, _: &[u8], _: i64) {}
-}
-
-/// The digits at the beginning.
-fn number(text: &[u8]) -> i64 {
-    let digits = text.iter().take_while(|c| c.is_ascii_digit());
-    digits.fold(0i64, |n, c| n.wrapping_mul(10).wrapping_add(i64::from(c - b'0')))
 }

@@ -8,15 +8,15 @@
 //! The recordings are in `$TICKER_RECORDINGS`, or in `../shared/recordings` beside the repository; without them only ITCH
 //! is measured.
 
+#[path = "../../feeds/tests/allocations/counting.rs"]
+mod counting;
 mod day;
 mod files;
 mod report;
 mod typed;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
@@ -25,40 +25,9 @@ use ticker_feeds::recording::Line;
 use ticker_feeds::{Conn, Out, adapter};
 use ticker_market::Time;
 
+use self::counting::allocations;
 use self::report::{Report, Row};
 use self::typed::{CASES, Case};
-
-/// Counts, so that the table can say how many allocations a frame costs.
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator has no other form; it hands on to the system's")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`, which is that of the system's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above; every block is one of the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-pub(crate) fn allocations() -> u64 {
-    ALLOCATIONS.load(Relaxed)
-}
 
 /// What an adapter is told.
 enum Step {

@@ -58,9 +58,7 @@ impl Sink for Tally {
             let snapshot = text.first() == Some(&b's');
             let Some(at) = self.published.find(text) else { return };
             text = &text[at + 6..];
-            let digits = text.iter().take_while(|c| c.is_ascii_digit());
-            let published = digits.fold(0i64, |n, c| n.wrapping_mul(10).wrapping_add(i64::from(c - b'0')));
-            self.count(snapshot, published, now);
+            self.count(snapshot, number(text), now);
         }
     }
 
@@ -92,6 +90,12 @@ impl Sink for Tally {
         }
         self.count(kind == 2, published / 1_000, now);
     }
+}
+
+/// The digits at the beginning.
+pub(crate) fn number(text: &[u8]) -> i64 {
+    let digits = text.iter().take_while(|c| c.is_ascii_digit());
+    digits.fold(0i64, |n, c| n.wrapping_mul(10).wrapping_add(i64::from(c - b'0')))
 }
 
 fn varint(bytes: &mut &[u8]) -> u64 {

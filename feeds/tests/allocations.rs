@@ -1,39 +1,13 @@
 //! On the hot path nothing is allocated for each event: once buffers have grown, frames become events in the memory that
 //! is there. Alone in its binary, because it counts what everybody allocates.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+#[path = "allocations/counting.rs"]
+mod counting;
 
+use counting::allocations;
 use ticker_feeds::itch::Itch;
 use ticker_feeds::{Conn, Out, adapter};
 use ticker_market::{Channel, Integrity, Time};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-#[expect(unsafe_code, reason = "an allocator has no other form; it hands on to the system's")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`, which is that of the system's.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above; every block is one of the system's.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: as above.
-        unsafe { System.realloc(ptr, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const FRAMES: usize = 4_000;
 
@@ -51,14 +25,14 @@ fn count(venue: &str, begin: &[&str], channel: Channel, frame: impl Fn(usize) ->
     let (mut before, mut told) = (0, 0);
     for (i, frame) in frames.iter().enumerate() {
         if i == FRAMES / 2 {
-            before = ALLOCATIONS.load(Relaxed);
+            before = allocations();
         }
         out.clear();
         adapter.frame(Conn(0), frame.as_bytes(), Time::from_millis(i as i64), &mut out);
         told += usize::from(out.updates.iter().any(|u| u.channel == channel));
         assert!(out.reports.is_empty(), "{venue}: {:?}", out.reports);
     }
-    let counted = ALLOCATIONS.load(Relaxed) - before;
+    let counted = allocations() - before;
     assert_eq!(told, FRAMES, "{venue}: every frame tells something");
     counted
 }
@@ -129,12 +103,12 @@ fn itch() {
     let (mut before, mut told) = (0, 0);
     for (i, message) in messages.iter().enumerate() {
         if i == messages.len() / 2 {
-            before = ALLOCATIONS.load(Relaxed);
+            before = allocations();
         }
         out.clear();
         itch.message(message, None, &mut out).expect("a message");
         told += out.updates.len();
     }
-    assert_eq!(ALLOCATIONS.load(Relaxed) - before, 0, "ITCH");
+    assert_eq!(allocations() - before, 0, "ITCH");
     assert!(told > FRAMES);
 }

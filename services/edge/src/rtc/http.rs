@@ -23,7 +23,7 @@ use crate::framing::Framing;
 use crate::library::From;
 use crate::pipe::Pipe;
 use crate::routes::{Web, problem};
-use crate::rtc::peer::{Parts, Peer};
+use crate::rtc::peer::Peer;
 use crate::rtc::{CONTROLS_MAX, Control, Entry, INBOX_MAX, Registration, Service};
 use crate::{byte_session, params, webtransport};
 
@@ -287,8 +287,7 @@ impl Service {
         let (control, controls) = mpsc::channel(CONTROLS_MAX);
         let entry = Entry { control, fragment: ufrag.clone(), remote: offered.ufrag, mid };
         let registration = Registration::new(self, &id, entry, packets);
-        let parts = Parts { registration, rtc, inbox, control: controls, pipe, framing };
-        web.connections.spawn(Peer::new(parts, now).run());
+        web.connections.spawn(Peer::new(registration, rtc, inbox, controls, pipe, framing, now).run());
         Ok((id, answer.to_string(), ufrag))
     }
 }

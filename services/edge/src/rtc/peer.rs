@@ -67,13 +67,13 @@ enum Stage {
 
 /// See the module.
 pub(super) struct Peer {
-    pub(super) registration: Registration,
-    pub(super) rtc: Rtc,
-    pub(super) inbox: mpsc::Receiver<Packet>,
-    pub(super) control: mpsc::Receiver<Control>,
-    pub(super) pipe: Pipe,
-    pub(super) framing: Framing,
-    pub(super) began: Instant,
+    registration: Registration,
+    rtc: Rtc,
+    inbox: mpsc::Receiver<Packet>,
+    control: mpsc::Receiver<Control>,
+    pipe: Pipe,
+    framing: Framing,
+    began: Instant,
     /// The handshake of DTLS is over. Channels that were agreed on may be open before.
     is_secure: bool,
     session: Option<ChannelId>,
@@ -102,19 +102,16 @@ struct Anew {
     wanted: Option<SocketAddr>,
 }
 
-/// What a peer is made of.
-pub(super) struct Parts {
-    pub(super) registration: Registration,
-    pub(super) rtc: Rtc,
-    pub(super) inbox: mpsc::Receiver<Packet>,
-    pub(super) control: mpsc::Receiver<Control>,
-    pub(super) pipe: Pipe,
-    pub(super) framing: Framing,
-}
-
 impl Peer {
-    pub(super) fn new(parts: Parts, now: Instant) -> Self {
-        let Parts { registration, rtc, inbox, control, pipe, framing } = parts;
+    pub(super) fn new(
+        registration: Registration,
+        rtc: Rtc,
+        inbox: mpsc::Receiver<Packet>,
+        control: mpsc::Receiver<Control>,
+        pipe: Pipe,
+        framing: Framing,
+        now: Instant,
+    ) -> Self {
         Self {
             registration,
             rtc,
