@@ -408,19 +408,21 @@ impl Hub {
             let is_bar = topic.topic.channel.is_bar();
             let (place, fresh) = match (wanted.after, held) {
                 // The closed ones go on; of the running one there is a snapshot, as of every state.
-                (Some(after), _) if wanted.is_closed_only(topic) => (topic.closed_after(after), every || !seen),
+                (Some(after), _) if wanted.is_closed_only(topic) => (topic.closed_after(after), true),
                 (Some(after), _) => (topic.ordinal_after(after), false),
                 (None, _) if is_bar && join.recent > 0 => (topic.recent_at(join.recent), true),
                 (None, _) if topic.class == Class::Event => (end - topic.kept().min(u64::from(join.recent)), false),
                 // Nothing has happened yet: its first event is the first that the reader gets.
                 (None, _) if every && topic.last.is_none() && topic.covered() == 0 => (end, false),
                 (None, Some(seq)) if !every => (topic.ordinal_after(seq), false),
-                _ if seen && !every => (end, false),
                 _ => (end, true),
             };
+            // A poll does not answer with what the one before has brought. The snapshot comes with the next change: that the
+            // reader holds what the change is of is not known unless it says so.
+            let dirty = place < end || (fresh && (every || !seen));
             let (topic, exactness) = (wanted.topic, wanted.exactness);
             let options = self.sessions[key].option_index(wanted.options);
-            self.add_sub(key, Sub { place, topic, slot: 0, options, exactness, dirty: false, fresh });
+            self.add_sub(key, Sub { place, topic, slot: 0, options, exactness, dirty, fresh });
             let interval = wanted.options.interval_nanos;
             if waits && interval > 0 && !every {
                 let session = &mut self.sessions[key];

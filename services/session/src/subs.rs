@@ -8,13 +8,12 @@ use crate::session::{Ending, Sub};
 use crate::topic::Reader;
 
 impl Hub {
-    /// Begins a subscription at a place of its topic. The topic's `retain` counts it already: its join did.
+    /// Begins a subscription at a place of its topic, with news or not. The topic's `retain` counts it already: its join did.
     pub(crate) fn add_sub(&mut self, key: usize, mut sub: Sub) {
         let session = &mut self.sessions[key];
         let at = session.subs.len() as u32;
         let topic = &mut self.topics[sub.topic as usize];
         sub.slot = topic.readers.len() as u32;
-        sub.dirty = sub.fresh || sub.place < topic.end();
         topic.readers.push(Reader { session: key as u32, sub: at });
         if sub.dirty {
             session.dirty.push(at);

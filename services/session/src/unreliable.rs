@@ -9,7 +9,11 @@ use ticker_market::{Channel, Class, Kind, Time};
 use crate::hub::{Hub, SessionId};
 use crate::topic::TopicState;
 
-/// After so much quiet the newest value is repeated; after twice as much again, and so on up to the heartbeat's interval.
+/// After so much quiet the newest value is repeated for the first time: for so long a lost one may leave a stale screen. What
+/// changes more often is hardly ever repeated.
+const FIRST_QUIET_MS: u32 = 200;
+
+/// After so much it is repeated again; then after twice as much, and so on up to the heartbeat's interval.
 const QUIET_MS: u32 = 1_000;
 
 /// What a session keeps whose transport has an unreliable way.
@@ -43,7 +47,11 @@ impl Unreliable {
             self.repeats.resize(sub + 1, NONE);
         }
         let before = self.repeats[sub].quiet_ms;
-        let quiet_ms = if again { before.saturating_mul(2).min(heartbeat_ms).max(QUIET_MS) } else { QUIET_MS };
+        let quiet_ms = match (again, before) {
+            (false, _) => FIRST_QUIET_MS,
+            (true, FIRST_QUIET_MS) => QUIET_MS,
+            (true, _) => before.saturating_mul(2).min(heartbeat_ms).max(QUIET_MS),
+        };
         let at = now.plus_millis(i64::from(quiet_ms));
         self.repeats[sub] = Repeat { at, quiet_ms };
         self.next = self.next.min(at);

@@ -215,6 +215,29 @@ fn a_long_poll_gives_what_there_is_and_else_the_first_that_comes() {
 }
 
 #[test]
+fn a_long_poll_that_waits_begins_with_a_snapshot_of_what_changes() {
+    let mut world = world();
+    happen_well(&mut world, 1);
+    let at = world.poller("poll");
+    let topics = || vec![QUOTE.to_owned(), BOOK.to_owned()];
+    let kinds = |world: &mut World| -> Vec<_> {
+        std::mem::take(&mut world.readers[at].log).into_iter().map(|(_, _, kind)| kind).collect()
+    };
+    world.poll(at, topics(), 25_000);
+    world.settle();
+    assert_eq!(kinds(&mut world), [Kind::Snapshot; 2]);
+    // Its cursor may have come from a reader who held neither.
+    world.poll(at, topics(), 25_000);
+    world.settle();
+    assert!(world.readers[at].id.is_some(), "parked: there is nothing new");
+    happen_well(&mut world, 1);
+    world.settle();
+    assert!(world.readers[at].id.is_none(), "answered");
+    assert!(kinds(&mut world).iter().all(|kind| *kind != Kind::Update));
+    world.leave();
+}
+
+#[test]
 fn nobody_waits_for_ever_for_a_wake_up() {
     for budget in [1, 300, 100_000] {
         for takes in [1, 3, usize::MAX] {

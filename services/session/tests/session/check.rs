@@ -318,7 +318,6 @@ impl Reader {
                 view.shown
                     || snapshot
                     || event.kind == Kind::Invalid
-                    || self.mode == Mode::Once
                     || (view.every && tape.last_at(&topic, seq - 1).is_none()),
                 "{what}: a snapshot comes first"
             );

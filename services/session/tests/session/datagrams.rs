@@ -125,10 +125,10 @@ fn the_newest_value_is_repeated_less_and_less_often_until_there_is_news() {
     assert_eq!(scene.times(60), Vec::<i64>::new(), "what came in order is not repeated");
     scene.publish(&[quote(8, "2")]);
     assert_eq!(scene.sent().len(), 1);
-    assert_eq!(scene.times(60), [1_000, 3_000, 7_000, 15_000, 30_000, 45_000, 60_000]);
+    assert_eq!(scene.times(60), [200, 1_200, 3_200, 7_200, 15_200, 30_200, 45_200]);
     scene.publish(&[quote(9, "3")]);
     assert_eq!(scene.sent().len(), 1);
-    assert_eq!(scene.times(2), [1_000]);
+    assert_eq!(scene.times(2), [200, 1_200]);
     let leave = Unsubscribe { id: 1, topics: vec!["quote/kraken/AAA".into()] };
     scene.hub.request(scene.id, Request::Unsubscribe(leave), scene.now).expect("a good request");
     scene.sent();
