@@ -9,7 +9,9 @@ export function ensure(condition, what) {
 
 export function within(ms, what, promise) {
   let timer;
-  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms)));
+  const late = new Promise(
+    (_, reject) => (timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms)),
+  );
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
@@ -36,10 +38,16 @@ async function take(feed, isLast) {
     }
     throw new Error("the feed ended");
   })();
-  const kinds = () => taken.slice(-3).map((m) => m.op ?? m.topic).join(", ");
+  const kinds = () =>
+    taken
+      .slice(-3)
+      .map((m) => m.op ?? m.topic)
+      .join(", ");
   await within(WAIT_MS, `what is waited for, after ${taken.length} messages`, all).catch((error) => {
     feed.close();
-    throw new Error(`${error.message}; last: ${kinds()}; ${taken.filter((m) => m.state === "lost").map((m) => m.error.message)}`);
+    throw new Error(
+      `${error.message}; last: ${kinds()}; ${taken.filter((m) => m.state === "lost").map((m) => m.error.message)}`,
+    );
   });
   return taken;
 }
@@ -77,7 +85,10 @@ export async function prices({ connect, Book, isEvent, isOf }, address, options)
   for (const event of snapshot.events) {
     const key = `${event.topic} ${event.seq}`;
     if (event.topic.startsWith("quote")) {
-      ensure(shown.get(key) === JSON.stringify(quoteOf(event)), `${key}: ${shown.get(key)}, the snapshot says ${JSON.stringify(quoteOf(event))}`);
+      ensure(
+        shown.get(key) === JSON.stringify(quoteOf(event)),
+        `${key}: ${shown.get(key)}, the snapshot says ${JSON.stringify(quoteOf(event))}`,
+      );
       compared += 1;
     } else {
       if (!whole.has(event.topic)) whole.set(event.topic, new Book());
@@ -122,7 +133,10 @@ export async function complete({ connect, isOf }, address, options, start, chain
   const keys = chain.map(keyOf);
   ensure(new Set(keys).size === keys.length, "something came twice");
   const lost = whole.filter((key) => !keys.includes(key));
-  ensure(lost.length === 0 && keys.length === whole.length, `${keys.length} of ${whole.length} trades came; missing: ${lost.slice(0, 3)}`);
+  ensure(
+    lost.length === 0 && keys.length === whole.length,
+    `${keys.length} of ${whole.length} trades came; missing: ${lost.slice(0, 3)}`,
+  );
 }
 
 /** Topics come and go; what is refused is told, and the others go on. */
@@ -149,7 +163,14 @@ export async function changes({ connect, isEvent }, address, options) {
     await comes(first);
     await within(WAIT_MS, "subscribe", feed.subscribe([topic(second)]));
     await comes(second);
-    const refused = await within(WAIT_MS, "a refusal", feed.subscribe(["quote/synthetic/NO-SUCH"]).then(() => null, (error) => error));
+    const refused = await within(
+      WAIT_MS,
+      "a refusal",
+      feed.subscribe(["quote/synthetic/NO-SUCH"]).then(
+        () => null,
+        (error) => error,
+      ),
+    );
     ensure(refused?.code === "unknown_topic", `refused with ${refused?.code}`);
     await comes(first);
     await within(WAIT_MS, "unsubscribe", feed.unsubscribe([topic(first)]));
@@ -169,7 +190,14 @@ export async function refused({ connect }, address, options) {
   const loop = async () => {
     for await (const message of connect(address, { ...options, topics })) ensure("op" in message, "an event");
   };
-  const thrown = await within(WAIT_MS, "an error", loop().then(() => null, (error) => error));
+  const thrown = await within(
+    WAIT_MS,
+    "an error",
+    loop().then(
+      () => null,
+      (error) => error,
+    ),
+  );
   ensure(thrown?.code === "unknown_topic", `it throws ${thrown}`);
   const feed = connect(address, { ...options, topics });
   const end = await within(WAIT_MS, "an end", new Promise((resolve) => feed.on("end", resolve)));
@@ -189,7 +217,8 @@ export async function slow({ connect, isOf }, address, options) {
   let [start, pauses, behind] = [null, 0, 0];
   const pause = async () => {
     // As long as it takes to fall behind; what can wait does so for a moment.
-    for (let turn = 0; waits ? turn < 30 : feed.state !== "behind"; turn += 1) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (let turn = 0; waits ? turn < 30 : feed.state !== "behind"; turn += 1)
+      await new Promise((resolve) => setTimeout(resolve, 10));
   };
   const loop = (async () => {
     for await (const message of feed) {
@@ -207,7 +236,13 @@ export async function slow({ connect, isOf }, address, options) {
   await within(WAIT_MS, "80 trades", loop);
   ensure(waits ? behind === 0 : behind >= 3, `${behind} times behind`);
   const from = Number(start.split("-").at(-1));
-  await complete({ connect, isOf }, address, options, start, trades.filter(({ seq }) => seq > from));
+  await complete(
+    { connect, isOf },
+    address,
+    options,
+    start,
+    trades.filter(({ seq }) => seq > from),
+  );
 }
 
 /** States by an unreliable way: whole, never going back, and right. */
@@ -232,6 +267,9 @@ export async function datagrams({ connect, isEvent, isOf }, address, options) {
   });
   for (const event of snapshot.events) {
     const value = shown.get(`${event.topic} ${event.seq}`);
-    ensure(value === undefined || value === quoteOf(event), `${event.topic}: ${value}, the snapshot says ${quoteOf(event)}`);
+    ensure(
+      value === undefined || value === quoteOf(event),
+      `${event.topic}: ${value}, the snapshot says ${quoteOf(event)}`,
+    );
   }
 }

@@ -16,7 +16,10 @@ if (!address) {
 const check = (name, run) => untimed(name, () => within(60_000, "all of it", run()));
 const WAYS = ["webtransport", "ws", "sse", "poll", "rtc"];
 // Where the page finds what is tested: under the service's own origin, as the page's policy wants it.
-const SERVED = { package: new URL("../../services/dashboard/client/dist/", import.meta.url), tests: new URL("../", import.meta.url) };
+const SERVED = {
+  package: new URL("../../services/dashboard/client/dist/", import.meta.url),
+  tests: new URL("../", import.meta.url),
+};
 
 const { context, close } = await browser();
 await context.route(/\/(package|tests)\/[\w/.-]+\.m?js$/, async (route) => {
@@ -34,7 +37,10 @@ const openPage = async () => {
 };
 const page = await openPage();
 const run = (name, options, ...more) =>
-  page.evaluate(([name, options, more]) => window.scenarios[name](window.client, location.origin, options, ...more), [name, options, more]);
+  page.evaluate(
+    ([name, options, more]) => window.scenarios[name](window.client, location.origin, options, ...more),
+    [name, options, more],
+  );
 
 try {
   for (const over of WAYS) {
@@ -47,7 +53,8 @@ try {
     await check(`datagrams over ${over} are whole, and right`, () => run("datagrams", { over }));
   }
   await check("a cursor goes on over every transport", () =>
-    run("carriesOn", {}, ["webtransport", "rtc", "sse", "webtransport", "poll", "ws", "rtc", "webtransport"]));
+    run("carriesOn", {}, ["webtransport", "rtc", "sse", "webtransport", "poll", "ws", "rtc", "webtransport"]),
+  );
 
   await check("where UDP does not pass, it goes on over a WebSocket", async () => {
     const states = await page.evaluate(async () => {
@@ -58,7 +65,11 @@ try {
         close() {}
       }
       const seen = [];
-      const feed = window.client.connect(location.origin, { topics: ["quote/synthetic/*"], WebTransport: Mute, retry: { firstMs: 20 } });
+      const feed = window.client.connect(location.origin, {
+        topics: ["quote/synthetic/*"],
+        WebTransport: Mute,
+        retry: { firstMs: 20 },
+      });
       for await (const message of feed) {
         if (message.op === "connection") seen.push(`${message.state} ${message.over}`);
         if (window.client.isEvent(message)) return seen;
@@ -83,17 +94,24 @@ try {
         if (init?.method === "PATCH") answer.then(({ status }) => patches.push(status));
         return answer;
       };
-      const feed = window.client.connect(location.origin, { over: "rtc", topics: ["trade/synthetic/*"], fetch: watched, trickle: true });
+      const feed = window.client.connect(location.origin, {
+        over: "rtc",
+        topics: ["trade/synthetic/*"],
+        fetch: watched,
+        trickle: true,
+      });
       let [trades, opens] = [0, 0];
       for await (const message of feed) {
         if (message.state === "open") opens += 1;
         if (!window.client.isEvent(message)) continue;
         trades += 1;
         if (trades === 20) {
-          if (!patches.includes(204)) trades -= 1; // the candidates are told at their own time
+          if (!patches.includes(204))
+            trades -= 1; // the candidates are told at their own time
           else feed.networkChanged();
         }
-        if (trades >= 60 && patches.includes(200)) return [opens, patches.every((status) => status === 200 || status === 204)];
+        if (trades >= 60 && patches.includes(200))
+          return [opens, patches.every((status) => status === 200 || status === 204)];
       }
     });
     equal(got.join(), "1,true", "connections, and what the edge said to each PATCH");
@@ -106,7 +124,9 @@ try {
       const feed = connect(location.origin, { over: "ws", topics: ["quote/synthetic/*"] });
       const channels = [];
       window.peers = new Peers(feed, { onChannel: (channel) => channels.push(channel) });
-      feed.on("event", (event) => channels.forEach((channel) => channel.readyState === "open" && channel.send(JSON.stringify(event))));
+      feed.on("event", (event) =>
+        channels.forEach((channel) => channel.readyState === "open" && channel.send(JSON.stringify(event))),
+      );
       await new Promise((resolve) => feed.on("connection", ({ state }) => state === "open" && resolve()));
       return window.peers.reachable();
     });
@@ -117,10 +137,13 @@ try {
       const peers = new Peers(feed);
       const channel = await peers.call(name, "prices");
       let count = 0;
-      await new Promise((resolve) => (channel.onmessage = ({ data }) => {
-        count += JSON.parse(data).topic.startsWith("quote/") ? 1 : 0;
-        if (count === 50) resolve();
-      }));
+      await new Promise(
+        (resolve) =>
+          (channel.onmessage = ({ data }) => {
+            count += JSON.parse(data).topic.startsWith("quote/") ? 1 : 0;
+            if (count === 50) resolve();
+          }),
+      );
       peers.close();
       feed.close();
       return count;

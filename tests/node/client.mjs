@@ -30,12 +30,19 @@ async function proxy(to, refuses = () => false) {
   const sockets = new Set();
   const server = createServer((near) => {
     near.once("data", (first) => {
-      if (refuses(first.toString("latin1"))) return near.end("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+      if (refuses(first.toString("latin1")))
+        return near.end("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
       const far = dial(Number(target.port), target.hostname, () => far.write(first));
-      for (const [one, other] of [[near, far], [far, near]]) {
+      for (const [one, other] of [
+        [near, far],
+        [far, near],
+      ]) {
         sockets.add(one);
         one.on("error", () => {});
-        one.on("close", () => { sockets.delete(one); other.destroy(); });
+        one.on("close", () => {
+          sockets.delete(one);
+          other.destroy();
+        });
         one.pipe(other);
       }
     });
@@ -44,7 +51,14 @@ async function proxy(to, refuses = () => false) {
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const cut = () => sockets.forEach((socket) => socket.destroy());
-  return { address: `http://127.0.0.1:${server.address().port}`, cut, close: () => { server.close(); cut(); } };
+  return {
+    address: `http://127.0.0.1:${server.address().port}`,
+    cut,
+    close: () => {
+      server.close();
+      cut();
+    },
+  };
 }
 
 for (const over of WAYS) {
@@ -55,10 +69,13 @@ for (const over of WAYS) {
   await check(`a slow reader over ${over} loses no trade`, () => scenarios.slow(client, address, options));
 }
 
-await check("datagrams over rtc are whole, and right", () => scenarios.datagrams(client, address, { ...platform, over: "rtc" }));
+await check("datagrams over rtc are whole, and right", () =>
+  scenarios.datagrams(client, address, { ...platform, over: "rtc" }),
+);
 
 await check("a cursor goes on over every transport", () =>
-  scenarios.carriesOn(client, address, platform, ["ws", "sse", "poll", "rtc", "ws", "rtc", "sse", "poll", "ws"]));
+  scenarios.carriesOn(client, address, platform, ["ws", "sse", "poll", "rtc", "ws", "rtc", "sse", "poll", "ws"]),
+);
 
 for (const over of ["ws", "sse", "poll"]) {
   await check(`a connection over ${over} that is cut goes on by itself, without loss`, async () => {
@@ -84,7 +101,13 @@ for (const over of ["ws", "sse", "poll"]) {
     await within(30_000, "four cuts", loop);
     between.close();
     const from = Number(start.split("-").at(-1));
-    await scenarios.complete(client, address, platform, start, trades.filter(({ seq }) => seq > from));
+    await scenarios.complete(
+      client,
+      address,
+      platform,
+      start,
+      trades.filter(({ seq }) => seq > from),
+    );
   });
 }
 
@@ -112,14 +135,36 @@ await check("a service that is killed and started again is found again, over eac
     ports.push(server);
   }
   const [http, tls, grpc, adminPort, rtc] = ports.map((server) => `127.0.0.1:${server.address().port}`);
-  await Promise.all(ports.map((server) => { server.close(); return once(server, "close"); }));
+  await Promise.all(
+    ports.map((server) => {
+      server.close();
+      return once(server, "close");
+    }),
+  );
   const start = async () => {
-    const addresses = ["--listen", http, "--tls-listen", tls, "--grpc", grpc, "--admin", adminPort, "--rtc-listen", rtc];
+    const addresses = [
+      "--listen",
+      http,
+      "--tls-listen",
+      tls,
+      "--grpc",
+      grpc,
+      "--admin",
+      adminPort,
+      "--rtc-listen",
+      rtc,
+    ];
     // Whose end nothing tells, over UDP, is noticed by its silence.
     const env = { ...process.env, TICKER_EDGE_HEARTBEAT_MS: "500" };
     const process_ = spawn(binary, ["up", "--synthetic", "4@20", ...addresses], { stdio: "ignore", env });
     const ready = async () => {
-      while (!(await fetch(`http://${adminPort}/readyz`).then((r) => r.ok, () => false))) await new Promise((resolve) => setTimeout(resolve, 50));
+      while (
+        !(await fetch(`http://${adminPort}/readyz`).then(
+          (r) => r.ok,
+          () => false,
+        ))
+      )
+        await new Promise((resolve) => setTimeout(resolve, 50));
     };
     await within(60_000, "a service", ready());
     return process_;
@@ -127,7 +172,12 @@ await check("a service that is killed and started again is found again, over eac
   let service = await start();
   try {
     const feeds = WAYS.map((over) => {
-      const feed = client.connect(`http://${http}`, { ...platform, over, topics: ["quote/synthetic/*", "trade/synthetic/*"], retry: { firstMs: 50, maxMs: 400 } });
+      const feed = client.connect(`http://${http}`, {
+        ...platform,
+        over,
+        topics: ["quote/synthetic/*", "trade/synthetic/*"],
+        retry: { firstMs: 50, maxMs: 400 },
+      });
       const state = { over, feed, events: 0, epochs: new Set(), gaps: 0, wake: () => {} };
       feed.on("message", (message) => {
         if (client.isEvent(message)) state.events += 1;
@@ -138,12 +188,19 @@ await check("a service that is killed and started again is found again, over eac
       feed.on("end", (error) => (state.ended = error));
       return state;
     });
-    const until = (what, isSo) => within(40_000, what, Promise.all(feeds.map(async (state) => {
-      while (!isSo(state)) {
-        ensure(!("ended" in state), `${state.over} ended: ${state.ended}`);
-        await new Promise((resolve) => (state.wake = resolve));
-      }
-    })));
+    const until = (what, isSo) =>
+      within(
+        40_000,
+        what,
+        Promise.all(
+          feeds.map(async (state) => {
+            while (!isSo(state)) {
+              ensure(!("ended" in state), `${state.over} ended: ${state.ended}`);
+              await new Promise((resolve) => (state.wake = resolve));
+            }
+          }),
+        ),
+      );
     await until("events", ({ events }) => events > 30);
     service.kill("SIGKILL");
     await once(service, "exit");
@@ -161,13 +218,21 @@ await check("a service that is killed and started again is found again, over eac
 await check("the README's example prints prices", async () => {
   const root = new URL("../../services/dashboard/client/", import.meta.url);
   const [, example] = /```js\n(.*?)```/s.exec(await readFile(new URL("README.md", root), "utf8"));
-  const program = example.replace("@ticker/client", new URL("dist/index.js", root).href).replace("http://127.0.0.1:8080", address);
-  const node = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: ["ignore", "pipe", "inherit"] });
+  const program = example
+    .replace("@ticker/client", new URL("dist/index.js", root).href)
+    .replace("http://127.0.0.1:8080", address);
+  const node = spawn(process.execPath, ["--input-type=module", "-e", program], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   let said = "";
   const printed = (async () => {
     for await (const text of node.stdout) {
       said += text;
-      if (/^quote\/synthetic\/[\w-]+ [\d.]+ [\d.]+$/m.test(said) && /^trade\/synthetic\/[\w-]+ [\d.]+ [\d.]+$/m.test(said)) return;
+      if (
+        /^quote\/synthetic\/[\w-]+ [\d.]+ [\d.]+$/m.test(said) &&
+        /^trade\/synthetic\/[\w-]+ [\d.]+ [\d.]+$/m.test(said)
+      )
+        return;
     }
     throw new Error(`it ended: ${said}`);
   })();
@@ -178,9 +243,11 @@ await check("a feed that is closed leaves nothing at the service", async () => {
   const feeds = WAYS.map((over) => client.connect(address, { ...platform, over, topics: ["quote/synthetic/*"] }));
   await within(20_000, "events", Promise.all(feeds.map((feed) => new Promise((resolve) => feed.on("event", resolve)))));
   feeds.forEach((feed) => feed.close());
-  const metric = async (name) => Number(new RegExp(`^${name} (\\d+)$`, "m").exec(await (await fetch(`http://${admin}/metrics`)).text())?.[1]);
+  const metric = async (name) =>
+    Number(new RegExp(`^${name} (\\d+)$`, "m").exec(await (await fetch(`http://${admin}/metrics`)).text())?.[1]);
   const gone = async () => {
-    while ((await metric("ticker_edge_sessions")) > 0 || (await metric("ticker_edge_rtc_peers")) > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+    while ((await metric("ticker_edge_sessions")) > 0 || (await metric("ticker_edge_rtc_peers")) > 0)
+      await new Promise((resolve) => setTimeout(resolve, 50));
   };
   // Sooner than silence would tell.
   await within(5_000, "no session", gone());

@@ -64,13 +64,23 @@ test("another epoch begins anew, and earliest gives way to the first place", () 
 });
 
 test("server-sent events and lines are found wherever the text is cut", () => {
-  const stream = ': hello\r\n\r\nretry: 1000\n\nevent: notice\nid: e-5\ndata: {"op":"x"}\n\ndata: {"a":1}\n\nid: e-7\ndata: {"ü":\ndata:2}\n\nid: e-8\n\ndata: cut';
-  const expected = [["e-5", '{"op":"x"}'], [undefined, '{"a":1}'], ["e-7", '{"ü":\n2}'], ["e-8", ""]];
+  const stream =
+    ': hello\r\n\r\nretry: 1000\n\nevent: notice\nid: e-5\ndata: {"op":"x"}\n\ndata: {"a":1}\n\nid: e-7\ndata: {"ü":\ndata:2}\n\nid: e-8\n\ndata: cut';
+  const expected = [
+    ["e-5", '{"op":"x"}'],
+    [undefined, '{"a":1}'],
+    ["e-7", '{"ü":\n2}'],
+    ["e-8", ""],
+  ];
   for (let size = 1; size < stream.length; size += 1) {
     const parser = new EventParser();
     const events = [];
     for (let at = 0; at < stream.length; at += size) events.push(...parser.push(stream.slice(at, at + size)));
-    assert.deepEqual(events.map(({ id, data }) => [id, data]), expected, `in pieces of ${size}`);
+    assert.deepEqual(
+      events.map(({ id, data }) => [id, data]),
+      expected,
+      `in pieces of ${size}`,
+    );
   }
   const lines = new LineParser();
   assert.deepEqual([...lines.push("a\r\n\nb"), ...lines.push("c\nd")], ["a", "", "bc"]);
@@ -90,9 +100,21 @@ test("an answer of a poll becomes messages in order, each with its cursor", () =
 });
 
 test("decimals compare exactly", () => {
-  const sorted = ["-10", "-1.5", "-1.05", "0", "0.1", "0.11", "2", "10.000000000000000000000001", "10.00000000000000000000001", "67123.45"];
+  const sorted = [
+    "-10",
+    "-1.5",
+    "-1.05",
+    "0",
+    "0.1",
+    "0.11",
+    "2",
+    "10.000000000000000000000001",
+    "10.00000000000000000000001",
+    "67123.45",
+  ];
   for (let i = 0; i < sorted.length; i += 1) {
-    for (let j = 0; j < sorted.length; j += 1) assert.equal(Math.sign(compareDecimals(sorted[i], sorted[j])), Math.sign(i - j), `${sorted[i]} ${sorted[j]}`);
+    for (let j = 0; j < sorted.length; j += 1)
+      assert.equal(Math.sign(compareDecimals(sorted[i], sorted[j])), Math.sign(i - j), `${sorted[i]} ${sorted[j]}`);
   }
   assert.equal(compareDecimals("1.50", "01.5"), 0);
   assert.equal(compareDecimals("-0", "0.0"), 0);
@@ -102,11 +124,48 @@ test("a book is its snapshot and what changes, applied when whole", () => {
   const book = new Book();
   const at = (seq, kind, bids, asks, more) => book.apply(event("book/x/A", seq, kind, { bids, asks, ...more }));
   assert.equal(at(3, "update", [["1", "1"]], []), false);
-  assert.equal(at(5, "snapshot", [["9.5", "1"], ["10", "2"]], [], { part: 1, parts: 2 }), false);
+  assert.equal(
+    at(
+      5,
+      "snapshot",
+      [
+        ["9.5", "1"],
+        ["10", "2"],
+      ],
+      [],
+      { part: 1, parts: 2 },
+    ),
+    false,
+  );
   assert.notEqual(book.invalid, null);
   assert.equal(at(5, "snapshot", [], [["11", "1"]], { part: 2, parts: 2 }), true);
-  assert.equal(at(6, "update", [["9.5", "0"], ["9.75", "3"]], [["10.5", "1"]]), true);
-  assert.deepEqual([book.bids, book.asks, book.seq, book.invalid], [[["10", "2"], ["9.75", "3"]], [["10.5", "1"], ["11", "1"]], 6, null]);
+  assert.equal(
+    at(
+      6,
+      "update",
+      [
+        ["9.5", "0"],
+        ["9.75", "3"],
+      ],
+      [["10.5", "1"]],
+    ),
+    true,
+  );
+  assert.deepEqual(
+    [book.bids, book.asks, book.seq, book.invalid],
+    [
+      [
+        ["10", "2"],
+        ["9.75", "3"],
+      ],
+      [
+        ["10.5", "1"],
+        ["11", "1"],
+      ],
+      6,
+      null,
+    ],
+  );
   book.apply(event("book/x/A", 7, "invalid", { reason: "checksum" }));
   assert.equal(book.invalid, "checksum");
   at(8, "snapshot", [["1", "1"]], []);
@@ -114,7 +173,8 @@ test("a book is its snapshot and what changes, applied when whole", () => {
 });
 
 test("ICE servers are read from links, whatever their values hold", () => {
-  const link = '<stun:stun.example.org>; rel="ice-server", <turn:turn.example.org:3478?transport=udp>; rel="ice-server"; ' +
+  const link =
+    '<stun:stun.example.org>; rel="ice-server", <turn:turn.example.org:3478?transport=udp>; rel="ice-server"; ' +
     'username="17:a,b;c"; credential="x\\"y,z="; credential-type="password", <https://example.org/>; rel=help';
   assert.deepEqual(iceServersOf(link), [
     { urls: "stun:stun.example.org" },
@@ -124,17 +184,29 @@ test("ICE servers are read from links, whatever their values hold", () => {
 });
 
 test("fragments say how ICE goes, and change only that in a description", () => {
-  const sdp = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=ice-ufrag:old\r\na=ice-pwd:oldpwd\r\na=mid:0\r\na=setup:active\r\n";
-  assert.equal(fragmentOf(sdp, ["candidate:1 1 udp 1 192.0.2.1 5 typ host"], true),
-    "a=ice-ufrag:old\r\na=ice-pwd:oldpwd\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 5 typ host\r\na=end-of-candidates\r\n");
+  const sdp =
+    "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=ice-ufrag:old\r\na=ice-pwd:oldpwd\r\na=mid:0\r\na=setup:active\r\n";
+  assert.equal(
+    fragmentOf(sdp, ["candidate:1 1 udp 1 192.0.2.1 5 typ host"], true),
+    "a=ice-ufrag:old\r\na=ice-pwd:oldpwd\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 5 typ host\r\na=end-of-candidates\r\n",
+  );
   const changed = withCredentials(sdp, "a=ice-lite\r\na=ice-ufrag:n$&w\r\na=ice-pwd:newpwd\r\n");
   assert.equal(changed, sdp.replace(":old\r", ":n$$&w\r").replace("oldpwd", "newpwd"));
   assert.throws(() => withCredentials(sdp, "a=ice-ufrag:x\r\n"), /ice-pwd/);
 });
 
 test("a subscription becomes the contract's query, a token goes where it may", () => {
-  const subscription = { topics: ["quote/kraken/BTC-USD", "trade/*/A b&c"], from: "k3f9-7", max_rate: 4, fields: ["bid", "ask"], conflate: false };
-  assert.equal(queryOf(subscription, "from"), "topics=quote/kraken/BTC-USD,trade/*/A%20b%26c&from=k3f9-7&max_rate=4&fields=bid,ask&conflate=false");
+  const subscription = {
+    topics: ["quote/kraken/BTC-USD", "trade/*/A b&c"],
+    from: "k3f9-7",
+    max_rate: 4,
+    fields: ["bid", "ask"],
+    conflate: false,
+  };
+  assert.equal(
+    queryOf(subscription, "from"),
+    "topics=quote/kraken/BTC-USD,trade/*/A%20b%26c&from=k3f9-7&max_rate=4&fields=bid,ask&conflate=false",
+  );
   const edge = new Edge("wss://example.org/base/", "secret");
   assert.equal(edge.at("/v1/poll", "a=b").href, "https://example.org/base/v1/poll?a=b");
   assert.deepEqual(edge.headers({ accept: "x" }), { accept: "x", authorization: "Bearer secret" });

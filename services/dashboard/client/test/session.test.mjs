@@ -12,8 +12,14 @@ test("a session asks, and gives what comes, with the cursor of each", () => {
   stage.say(trade(7));
   assert.deepEqual(subscribes(stage.link), [{ op: "subscribe", id: 1, topics: ["trade/x/A"], recent: 5 }]);
   const items = stage.take();
-  assert.deepEqual(items.map(({ message }) => message.op ?? message.seq), ["connection", "connection", "welcome", "subscribed", 7]);
-  assert.deepEqual(items.slice(3).map(({ cursor }) => cursor), ["e-5", "e-7"]);
+  assert.deepEqual(
+    items.map(({ message }) => message.op ?? message.seq),
+    ["connection", "connection", "welcome", "subscribed", 7],
+  );
+  assert.deepEqual(
+    items.slice(3).map(({ cursor }) => cursor),
+    ["e-5", "e-7"],
+  );
 });
 
 test("after a loss it goes on from the cursor, without what is asked for once", () => {
@@ -28,9 +34,16 @@ test("after a loss it goes on from the cursor, without what is asked for once", 
   stage.accept("e-9");
   assert.deepEqual(subscribes(stage.link), [{ op: "subscribe", id: 2, topics: ["trade/x/A"], from: "e-7" }]);
   const notices = stage.messages().filter(({ op }) => op === "connection");
-  assert.deepEqual(notices.map(({ state, resumed }) => [state, resumed]), [
-    ["connecting", undefined], ["open", false], ["lost", undefined], ["connecting", undefined], ["open", true],
-  ]);
+  assert.deepEqual(
+    notices.map(({ state, resumed }) => [state, resumed]),
+    [
+      ["connecting", undefined],
+      ["open", false],
+      ["lost", undefined],
+      ["connecting", undefined],
+      ["open", true],
+    ],
+  );
 });
 
 test("waits double up to a limit, and begin anew once something has come", () => {
@@ -56,7 +69,10 @@ test("a transport that fails twice gives way to the next, and the cursor goes wi
     stage.clock.advance(5_000);
   };
   for (let failure = 0; failure < 3; failure += 1) fail();
-  assert.deepEqual(stage.links.map(({ over }) => over), ["webtransport", "webtransport", "ws", "ws"]);
+  assert.deepEqual(
+    stage.links.map(({ over }) => over),
+    ["webtransport", "webtransport", "ws", "ws"],
+  );
   fail();
   assert.equal(stage.link.over, "sse");
   assert.deepEqual(stage.link.subscription, { topics: ["trade/x/A"], from: "e-8" });
@@ -146,7 +162,10 @@ test("an event that comes again after a loss is not given twice", () => {
   stage.say(trade(51));
   stage.say({ op: "subscribed", id: 2, topics: [], cursor: "e-101" });
   const items = stage.take().filter(({ message }) => message.topic);
-  assert.deepEqual(items.map(({ message }) => message.seq), [50, 51]);
+  assert.deepEqual(
+    items.map(({ message }) => message.seq),
+    [50, 51],
+  );
 });
 
 test("nobody takes anything: it waits, and goes on from the cursor without a hole", () => {
@@ -161,7 +180,10 @@ test("nobody takes anything: it waits, and goes on from the cursor without a hol
   stage.accept("e-50");
   const last = items.filter(({ message }) => message.topic).at(-1).message.seq;
   assert.equal(subscribes(stage.link)[0].from, `e-${last}`);
-  assert.ok(items.some(({ message }) => message.state === "behind"), "it is told");
+  assert.ok(
+    items.some(({ message }) => message.state === "behind"),
+    "it is told",
+  );
 });
 
 test("states that wait give way to newer ones, and the next heartbeat tells how many", () => {
@@ -174,9 +196,15 @@ test("states that wait give way to newer ones, and the next heartbeat tells how 
   stage.say(quote(9));
   stage.say({ op: "heartbeat", cursor: "e-9", conflated: 3 });
   const items = stage.take();
-  assert.deepEqual(items.map(({ message }) => message.seq ?? message.conflated), [8, 9, 5]);
+  assert.deepEqual(
+    items.map(({ message }) => message.seq ?? message.conflated),
+    [8, 9, 5],
+  );
   assert.equal(items[1].message.kind, "snapshot", "it stands for the snapshot that gave way");
-  assert.deepEqual(items.map(({ cursor }) => cursor), ["e-8", "e-9", "e-9"]);
+  assert.deepEqual(
+    items.map(({ cursor }) => cursor),
+    ["e-8", "e-9", "e-9"],
+  );
   assert.equal(stage.session.conflated, 5);
 });
 
@@ -198,7 +226,10 @@ test("closed bars are events, running ones states", () => {
   bar(8, false);
   bar(9, false);
   bar(10, true);
-  assert.deepEqual(stage.messages().map(({ seq }) => seq), [6, 7, 9, 10]);
+  assert.deepEqual(
+    stage.messages().map(({ seq }) => seq),
+    [6, 7, 9, 10],
+  );
 });
 
 test("topics come and go while it runs", async () => {
@@ -206,7 +237,13 @@ test("topics come and go while it runs", async () => {
   stage.accept();
   const good = stage.session.subscribe(["trade/x/B"]);
   const bad = stage.session.subscribe(["trade/x/NO"]);
-  assert.deepEqual(stage.link.sent.slice(1).map(({ id, topics, from }) => [id, topics[0], from]), [[2, "trade/x/B", undefined], [3, "trade/x/NO", undefined]]);
+  assert.deepEqual(
+    stage.link.sent.slice(1).map(({ id, topics, from }) => [id, topics[0], from]),
+    [
+      [2, "trade/x/B", undefined],
+      [3, "trade/x/NO", undefined],
+    ],
+  );
   stage.say({ op: "subscribed", id: 2, topics: ["trade/x/B"], cursor: "e-6" });
   stage.say({ op: "error", id: 3, code: "unknown_topic", message: "no" });
   await good;
@@ -262,7 +299,10 @@ test("what may be lost never goes back", () => {
   stage.accept();
   stage.take();
   for (const seq of [7, 9, 8, 9, 10]) stage.say(quote(seq, "snapshot"));
-  assert.deepEqual(stage.messages().map(({ seq }) => seq), [7, 9, 9, 10]);
+  assert.deepEqual(
+    stage.messages().map(({ seq }) => seq),
+    [7, 9, 9, 10],
+  );
   assert.equal(stage.session.phase, "open");
 });
 
@@ -314,7 +354,10 @@ test("whoever is told of something may close the session there and then", () => 
     stage.clock.advance(60_000);
     assert.equal(stage.session.phase, "closed", until);
     assert.equal(stage.clock.armed, 0, until);
-    assert.ok(stage.links.every(({ isClosed }) => isClosed), until);
+    assert.ok(
+      stage.links.every(({ isClosed }) => isClosed),
+      until,
+    );
   }
 });
 

@@ -38,7 +38,12 @@ export class Stage {
     const ways = {};
     for (const name of over) {
       const isDuplex = name === "ws" || name === "webtransport" || name === "rtc";
-      ways[name] = { isDuplex, tells: !isDuplex, waits: name !== "ws" && name !== "rtc", open: (subscription, sink) => this.#open(name, isDuplex, subscription, sink) };
+      ways[name] = {
+        isDuplex,
+        tells: !isDuplex,
+        waits: name !== "ws" && name !== "rtc",
+        open: (subscription, sink) => this.#open(name, isDuplex, subscription, sink),
+      };
     }
     const base = { topics: ["trade/x/A"], wishes: {}, ladder: over, ways, clock: this.clock, retry: {} };
     this.session = new Session({ ...base, ...options });
@@ -81,11 +86,30 @@ export class Stage {
 
   // What the client said of its connection.
   states() {
-    return this.messages().filter(({ op }) => op === "connection").map(({ state, over, retry_ms }) => [state, over, retry_ms].filter((v) => v !== undefined).join(" "));
+    return this.messages()
+      .filter(({ op }) => op === "connection")
+      .map(({ state, over, retry_ms }) => [state, over, retry_ms].filter((v) => v !== undefined).join(" "));
   }
 }
 
-export const welcome = (cursor, heartbeat_ms = 1_000) => ({ op: "welcome", version: "1", epoch: cursor.split("-")[0], cursor, heartbeat_ms });
-export const event = (topic, seq, kind = "update", more = {}) => ({ topic, seq, prev: 0, kind, ts: null, recv: 1, pub: 1, ...more });
-export const trade = (seq, topic = "trade/x/A") => event(topic, seq, "update", { price: "1", size: "1", side: null, trade_id: `${seq}` });
-export const quote = (seq, kind = "update", topic = "quote/x/A") => event(topic, seq, kind, { bid: `${seq}`, bid_size: "1", ask: null, ask_size: null });
+export const welcome = (cursor, heartbeat_ms = 1_000) => ({
+  op: "welcome",
+  version: "1",
+  epoch: cursor.split("-")[0],
+  cursor,
+  heartbeat_ms,
+});
+export const event = (topic, seq, kind = "update", more = {}) => ({
+  topic,
+  seq,
+  prev: 0,
+  kind,
+  ts: null,
+  recv: 1,
+  pub: 1,
+  ...more,
+});
+export const trade = (seq, topic = "trade/x/A") =>
+  event(topic, seq, "update", { price: "1", size: "1", side: null, trade_id: `${seq}` });
+export const quote = (seq, kind = "update", topic = "quote/x/A") =>
+  event(topic, seq, kind, { bid: `${seq}`, bid_size: "1", ask: null, ask_size: null });
