@@ -134,6 +134,27 @@ test("candidates are told together, to whoever needs them", async () => {
   }
 });
 
+test("candidates of a new run wait until it has its name", async () => {
+  const answers = [];
+  const { requests, clock, link, peer } = stage({ patch: () => new Promise((resolve) => answers.push(resolve)) });
+  await soon();
+  peer.ice("connected");
+  link.moves();
+  await soon();
+  peer.onicecandidate({ candidate: { candidate: "candidate:1 x" } });
+  clock.advance(500);
+  const patches = () => requests.filter(({ method }) => method === "PATCH");
+  assert.equal(patches().length, 1);
+  const headers = { etag: '"2"' };
+  answers[0](new Response("a=ice-ufrag:edge2\r\na=ice-pwd:other\r\n", { status: 200, headers }));
+  await soon();
+  clock.advance(50);
+  assert.deepEqual(
+    patches().map(({ match }) => match),
+    ["*", '"2"'],
+  );
+});
+
 test("a path that is lost: ICE begins anew, and what is connected again has all its tries again", async () => {
   const { requests, clock, told, peer } = stage({ isLite: true });
   await soon();
