@@ -123,7 +123,7 @@ await check("where WebSockets do not pass, it goes on over server-sent events", 
   })();
   await within(20_000, "an event", loop);
   between.close();
-  ensure(seen.join() === "connecting ws,lost ws,connecting ws,lost ws,connecting sse,open sse", seen.join());
+  ensure(seen.join() === "connecting ws,lost ws,connecting sse,open sse", seen.join());
 });
 
 await check("a service that is killed and started again is found again, over each transport", async () => {

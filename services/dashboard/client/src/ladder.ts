@@ -1,6 +1,12 @@
 /** Which transport is tried next, and how long to wait before: a state machine without I/O. */
 
-import { ATTEMPTS_PER_TRANSPORT_MAX, RETRY_FIRST_MS, RETRY_MAX_MS } from "./limits.js";
+import {
+  ATTEMPTS_PER_TRANSPORT_MAX,
+  CONNECT_TIMEOUT_MS,
+  FALLBACK_TIMEOUT_MS,
+  RETRY_FIRST_MS,
+  RETRY_MAX_MS,
+} from "./limits.js";
 import type { TickerError } from "./failure.js";
 import type { Over } from "./messages.js";
 
@@ -18,6 +24,8 @@ export class Ladder {
   /** Failures in a row: on this rung, and in all. */
   #here = 0;
   #failures = 0;
+  /** What has worked before. */
+  #proven = new Set<Over>();
   /** What has failed for good since something last worked. */
   #hopeless = new Set<Over>();
 
@@ -35,10 +43,16 @@ export class Ladder {
     return over;
   }
 
+  /** How long `over` may take to say its first word. */
+  get timeoutMs(): number {
+    return this.#rungs.length === 1 || this.#proven.has(this.over) ? CONNECT_TIMEOUT_MS : FALLBACK_TIMEOUT_MS;
+  }
+
   /** Something came: the next failure is a new one. */
   works(): void {
     this.#here = 0;
     this.#failures = 0;
+    this.#proven.add(this.over);
     this.#hopeless.clear();
   }
 
@@ -57,7 +71,7 @@ export class Ladder {
       this.#next();
       return 0;
     }
-    if (this.#here >= ATTEMPTS_PER_TRANSPORT_MAX) this.#next();
+    if (this.#here >= (this.#proven.has(this.over) ? ATTEMPTS_PER_TRANSPORT_MAX : 1)) this.#next();
     if (error.retryMs !== undefined) return error.retryMs;
     const most = Math.min(firstMs * 2 ** Math.min(this.#failures - 1, 16), maxMs);
     // From half to whole, so that many readers do not come back at once.

@@ -26,6 +26,9 @@ export const REQUESTS_MAX = 256;
 /** How long a connection, and the first word on it, may take. */
 export const CONNECT_TIMEOUT_MS = 10_000;
 
+/** The same of a transport that has never worked here, where another may: a network that drops UDP does not say so. */
+export const FALLBACK_TIMEOUT_MS = 4_000;
+
 /** A session of which nothing was heard for so many heartbeats is dead, and no sooner than after this time. */
 export const SILENT_HEARTBEATS_MAX = 3;
 export const SILENCE_MS_MIN = 3_000;
@@ -34,7 +37,7 @@ export const SILENCE_MS_MIN = 3_000;
 export const RETRY_FIRST_MS = 500;
 export const RETRY_MAX_MS = 20_000;
 
-/** Attempts in a row that a transport may fail before the next one has its turn. */
+/** Attempts in a row that a transport that has worked may fail before the next one has its turn; another has one. */
 export const ATTEMPTS_PER_TRANSPORT_MAX = 2;
 
 /** What a long poll asks for, and how much longer its answer may take. */

@@ -188,8 +188,8 @@ export class Session {
     this.#silenceMs = way.silenceMs ?? CONNECT_TIMEOUT_MS;
     this.#hasSpoken = this.#hasAsked = false;
     this.#tracker.begins(way.tells);
-    const late = () => this.#lost(lost(`no answer in ${CONNECT_TIMEOUT_MS} ms`));
-    this.#cancelPhase = this.options.clock.after(CONNECT_TIMEOUT_MS, late);
+    const { timeoutMs } = this.#ladder;
+    this.#cancelPhase = this.options.clock.after(timeoutMs, () => this.#lost(lost(`no answer in ${timeoutMs} ms`)));
     const generation = this.#generation;
     this.#tell({ op: "connection", state: "connecting", over: this.over });
     if (generation !== this.#generation) return;

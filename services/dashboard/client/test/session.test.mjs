@@ -66,14 +66,13 @@ test("a transport that fails twice gives way to the next, and the cursor goes wi
   stage.say(trade(8));
   const fail = () => {
     stage.link.sink.closed(lost());
-    stage.clock.advance(5_000);
+    stage.clock.advance(stage.messages().find(({ state }) => state === "lost").retry_ms);
   };
-  for (let failure = 0; failure < 3; failure += 1) fail();
+  for (let failure = 0; failure < 3; failure += 1) fail(); // twice what has worked, once what has not
   assert.deepEqual(
     stage.links.map(({ over }) => over),
-    ["webtransport", "webtransport", "ws", "ws"],
+    ["webtransport", "webtransport", "ws", "sse"],
   );
-  fail();
   assert.equal(stage.link.over, "sse");
   assert.deepEqual(stage.link.subscription, { topics: ["trade/x/A"], from: "e-8" });
   stage.link.sink.opened();
@@ -140,11 +139,18 @@ test("a connection that is mute is left after three heartbeats", () => {
   assert.equal(stage.session.phase, "waiting");
 });
 
-test("a connection that does not answer is left after its time", () => {
-  const stage = new Stage();
-  stage.link.sink.opened();
-  stage.clock.advance(10_000);
-  assert.equal(stage.session.phase, "waiting");
+test("a connection that does not answer is left after its time, sooner where there is another way", () => {
+  for (const [over, ms] of [
+    [["ws"], 10_000],
+    [["webtransport", "ws"], 4_000],
+  ]) {
+    const stage = new Stage({}, { over });
+    stage.link.sink.opened();
+    stage.clock.advance(ms - 1);
+    assert.equal(stage.session.phase, "connecting");
+    stage.clock.advance(1);
+    assert.equal(stage.session.phase, "waiting");
+  }
 });
 
 test("an event that comes again after a loss is not given twice", () => {
