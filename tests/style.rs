@@ -10,10 +10,10 @@ const EMPTY_NAMES: &[&str] = &["common", "helper", "helpers", "manager", "manage
 const LINES_MAX: usize = 600;
 
 /// What is written by hand and read by people.
-const SOURCES: &[&str] = &["css", "html", "js", "mjs", "proto", "py", "rs", "sh"];
+const SOURCES: &[&str] = &["css", "html", "js", "mjs", "proto", "py", "rs", "sh", "ts"];
 
 /// What is built or installed.
-const NOT_OURS: &[&str] = &["target", "node_modules", "__pycache__"];
+const NOT_OURS: &[&str] = &["target", "node_modules", "dist", "__pycache__"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

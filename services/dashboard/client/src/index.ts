@@ -1,0 +1,10 @@
+export { AUTO, Feed, connect, type ConnectOptions } from "./client.js";
+export { TickerError, type Code } from "./failure.js";
+export { Book } from "./book.js";
+export { compareDecimals } from "./decimal.js";
+export { Peers, type PeersOptions } from "./peers.js";
+export { channelOf, isEvent, isOf } from "./messages.js";
+export type * from "./messages.js";
+export type { Retry } from "./ladder.js";
+export type { InboxLimits } from "./inbox.js";
+export * as limits from "./limits.js";
