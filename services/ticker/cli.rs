@@ -234,7 +234,7 @@ pub(crate) struct Tail {
     /// edge at --url is asked]
     #[arg(long, value_name = "BASE64", conflicts_with = "ca")]
     pub(crate) certificate_hash: Option<String>,
-    /// How states come; `datagram`: the newest value, whatever became of those before (over wt and quic)
+    /// How states come; `datagram`: the newest value, whatever became of those before (over wt, quic and rtc)
     #[arg(long, value_name = "WAY", value_parser = ["stream", "datagram"])]
     pub(crate) delivery: Option<String>,
     /// Sent as Authorization: Bearer

@@ -31,10 +31,10 @@ pub(crate) async fn run(args: Tail) -> anyhow::Result<ExitCode> {
         Transport::Quic => Over::Quic,
         Transport::Rtc => Over::Rtc,
     };
-    let has_datagrams = matches!(over, Over::WebTransport | Over::Quic);
+    let has_datagrams = matches!(over, Over::WebTransport | Over::Quic | Over::Rtc);
     anyhow::ensure!(
         has_datagrams || args.delivery.as_deref() != Some("datagram"),
-        "--delivery datagram needs datagrams: use --over wt or quic"
+        "--delivery datagram needs datagrams: use --over wt, quic or rtc"
     );
     let options = Options {
         over,

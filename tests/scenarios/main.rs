@@ -60,7 +60,7 @@ fn of_fanout(t: &Transport) -> Option<&'static str> {
 }
 
 fn without_datagrams(t: &Transport) -> Option<&'static str> {
-    (!matches!(t.over, Over::WebTransport | Over::Quic)).then_some("it has no datagrams, or a test of its own for them")
+    (!matches!(t.over, Over::WebTransport | Over::Quic | Over::Rtc)).then_some("it has no way that may lose anything")
 }
 
 fn unheld(t: &Transport) -> Option<&'static str> {

@@ -8,12 +8,11 @@
 //! - [`options`]: where to connect, over what, for which topics;
 //! - [`reader`]: the messages, the cursor, and going on after a lost connection;
 //! - `cursor`: when the cursor moves (a state machine without I/O);
-//! - `transport`: what the ways have in common; `ws`, `lines` (server-sent events and NDJSON), `poll`, `grpc`: one file a
-//!   way; `http`: the requests that some of them are made of; [`trust`]: whose certificates are good;
+//! - `transport`: what the ways have in common; `ws`, `lines` (server-sent events and NDJSON), `poll`, `grpc`, `quic`,
+//!   `rtc`: one file a way; `newest`: states by an unreliable way; `http`: the requests that some of them are made of;
+//!   [`trust`]: whose certificates are good;
 //! - [`board`]: the state that a reader rebuilds from the messages, and the checker of the service's promises;
 //! - [`error`]: what can go wrong.
-//!
-//! Deliberately absent: WebRTC.
 
 pub mod board;
 mod cursor;
@@ -21,6 +20,7 @@ pub mod error;
 mod grpc;
 pub mod http;
 mod lines;
+mod newest;
 pub mod options;
 mod poll;
 mod quic;

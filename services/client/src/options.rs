@@ -15,8 +15,8 @@ use tokio_tungstenite::MaybeTlsStream;
 use crate::error::Error;
 use crate::trust::{self, Trust};
 
-/// What a reader wants: topics, where to go on from, limits. `id` is the client's own business; `delivery` is for WebTransport
-/// and QUIC.
+/// What a reader wants: topics, where to go on from, limits. `id` is the client's own business; `delivery` is for WebTransport,
+/// QUIC and WebRTC.
 pub use ticker_proto::message::Subscribe as Subscription;
 
 /// The way of the messages.

@@ -1,7 +1,6 @@
 //! Over QUIC: NDJSON over HTTP/3, a session over WebTransport (one JSON object a line), a session without HTTP (Protobuf
 //! with a varint length before each message).
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,14 +8,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use h3::client::SendRequest;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
-use ticker_market::{Class, Topic};
 use ticker_proto::message::Limit;
-use ticker_proto::{Message, Notice, Request, convert, json, v1};
+use ticker_proto::{Message, Request, convert, json, v1};
 use tokio::task::JoinHandle;
 
 use crate::error::Error;
 use crate::grpc::request_to_wire;
 use crate::lines::Parser;
+use crate::newest::Newest;
 use crate::options::{Options, Over, Subscription, query};
 use crate::transport::{FIRST_ID, Item};
 use crate::trust;
@@ -84,7 +83,7 @@ impl Quic {
         };
         let late = || Error::Lost(format!("no answer from {} in {:?}", options.quic, options.connect_timeout));
         let way = tokio::time::timeout(options.connect_timeout, opening).await.map_err(|_| late())??;
-        let newest = (subscription.delivery.as_deref() == Some("datagram")).then(Newest::default);
+        let newest = Newest::of(subscription);
         let mut quic = Self { connection, way, newest, _endpoint: endpoint };
         if options.over != Over::H3 {
             if !subscription.topics.is_empty() {
@@ -132,30 +131,6 @@ impl Quic {
                 Some(item) if !newest.admits(&item) => {}
                 item => return Ok(item),
             }
-        }
-    }
-}
-
-/// What has come of topics that come by datagram and by the stream. The two overtake each other, and the newest wins.
-#[derive(Default)]
-struct Newest(HashMap<Arc<Topic>, u64>);
-
-impl Newest {
-    /// Is it at least as new as what came before of its topic?
-    fn admits(&mut self, item: &Item) -> bool {
-        match &item.message {
-            Some(Message::Event(part)) if part.event.topic.channel.class() != Class::Event => {
-                let newest = self.0.entry(Arc::clone(&part.event.topic)).or_default();
-                let admitted = part.event.seq >= *newest;
-                *newest = part.event.seq.max(*newest);
-                admitted
-            }
-            // Another tape begins: its places are its own.
-            Some(Message::Notice(Notice::Welcome { .. })) => {
-                self.0.clear();
-                true
-            }
-            _ => true,
         }
     }
 }

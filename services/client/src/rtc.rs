@@ -1,4 +1,5 @@
-//! WebRTC: an offer by HTTP, then a session on data channels, one JSON object a message.
+//! WebRTC: an offer by HTTP, then a session on data channels, one JSON object a message. Both ends have agreed on the two:
+//! the session's, and that of what may be lost, on which comes what is subscribed to with `delivery: datagram`.
 //!
 //! str0m on this side too, as at the edge: one implementation to know, and a client that is no heavier than the others.
 
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Error;
 use crate::http::{self, Connection};
+use crate::newest::Newest;
 use crate::options::{Options, Subscription};
 use crate::transport::{FIRST_ID, Item};
 
@@ -48,6 +50,8 @@ pub(crate) struct WebRtc {
     messages: mpsc::Receiver<Result<Message, Error>>,
     /// The task ends the connection when this is dropped.
     requests: mpsc::Sender<String>,
+    /// For topics that come on the channel of what may be lost as well.
+    newest: Option<Newest>,
 }
 
 impl WebRtc {
@@ -59,7 +63,7 @@ impl WebRtc {
             let (opened, is_open) = oneshot::channel();
             tokio::spawn(driver.run(asked, sender, opened));
             is_open.await.map_err(|_| Error::Lost("the connection could not be made".into()))?;
-            Ok(Self { messages, requests })
+            Ok(Self { messages, requests, newest: Newest::of(subscription) })
         };
         let late = || Error::Lost(format!("no connection to {} in {:?}", options.http, options.connect_timeout));
         let mut rtc = tokio::time::timeout(options.connect_timeout, opening).await.map_err(|_| late())??;
@@ -75,7 +79,13 @@ impl WebRtc {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Item>, Error> {
-        self.messages.recv().await.transpose().map(|message| message.map(Item::from))
+        while let Some(message) = self.messages.recv().await {
+            let item = Item::from(message?);
+            if self.newest.as_mut().is_none_or(|newest| newest.admits(&item)) {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
     }
 }
 
