@@ -4,7 +4,7 @@
 //! changed, a book that is not proven is never shown, a status is told when it changes.
 
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::book::{Book, BookError, BookSide, order};
+use ticker_market::book::{Book, BookError, BookSide, is_same, order};
 use ticker_market::{
     Channel, Data, Decimal, Instrument, Integrity, Kind, Level, Levels, Quote, State, Status, Time, Trade,
 };
@@ -105,6 +105,8 @@ pub struct Keeper {
     status_sent: Option<(State, Option<CompactString>)>,
     /// When its book is to be asked for again.
     pub resync: Resync,
+    /// What the changed levels of a frame had before.
+    before: Vec<Decimal>,
     touched: Vec<Touched>,
     cut: Vec<Level>,
 }
@@ -146,6 +148,7 @@ impl Keeper {
             last_verified: None,
             status_sent: None,
             resync: Resync::default(),
+            before: Vec::new(),
             touched: Vec::new(),
             cut: Vec::new(),
         }
@@ -479,41 +482,61 @@ impl Keeper {
 
     /// Applies one side's changes, cuts it to the depth, and returns what is different from before, best first.
     fn apply_side(&mut self, side: BookSide, changes: &[Level], out: &mut Out) -> Result<Vec<Level>, BookError> {
-        self.touched.clear();
-        for level in changes {
-            let before = self.book.exchange(side, *level)?;
-            if order(before, level.size).is_ne() {
-                let (price, after, place) = (level.price, level.size, self.touched.len());
-                self.touched.push(Touched { price, before, after, place });
+        let mut changed = out.spare();
+        self.before.clear();
+        let before = &mut self.before;
+        self.book.exchange_all(side, changes, |level, was| {
+            if !is_same(was, level.size) {
+                changed.push(level);
+                before.push(was);
             }
+        })?;
+        let better = |a: &Level, b: &Level| match side {
+            BookSide::Bid => order(b.price, a.price),
+            BookSide::Ask => order(a.price, b.price),
+        };
+        // Most venues send a side in order, one way or the other, and each price once.
+        let is_best_first = changed.is_sorted_by(|a, b| better(a, b).is_lt());
+        let is_best_last = !is_best_first && changed.is_sorted_by(|a, b| better(a, b).is_gt());
+        let is_deeper = self.book.levels(side) > self.depth;
+        if is_best_last {
+            changed.reverse();
+            self.before.reverse();
         }
+        if is_deeper || !is_best_first && !is_best_last {
+            self.settle(side, &mut changed);
+        }
+        Ok(changed)
+    }
+
+    /// Cuts a side to the depth, and puts what is different best first, each price once.
+    fn settle(&mut self, side: BookSide, changed: &mut Vec<Level>) {
         self.cut.clear();
         self.book.truncate(side, self.depth, &mut self.cut);
-        for level in &self.cut {
-            // What it had before is not zero, unless it came in this frame: then that is said by its first place.
-            let (price, after, place) = (level.price, Decimal::ZERO, self.touched.len());
-            self.touched.push(Touched { price, before: Decimal::ONE, after, place });
-        }
+        self.touched.clear();
+        let changes = changed.drain(..).zip(&self.before).map(|(level, before)| (level, *before));
+        // What a level that is cut had before is not zero, unless it came in this frame: then that is said by its first
+        // place.
+        let cut = self.cut.iter().map(|level| (*level, Decimal::ONE));
+        self.touched.extend(changes.chain(cut).enumerate().map(|(place, (level, before))| Touched {
+            price: level.price,
+            before,
+            after: level.size,
+            place,
+        }));
         let best_first = |a: &Touched, b: &Touched| match side {
             BookSide::Bid => order(b.price, a.price),
             BookSide::Ask => order(a.price, b.price),
         };
-        // Most venues send a side in order, one way or the other.
-        if self.touched.is_sorted_by(|a, b| best_first(a, b).is_gt()) {
-            self.touched.reverse();
-        } else if !self.touched.is_sorted_by(|a, b| best_first(a, b).is_le()) {
-            self.touched.sort_unstable_by(|a, b| best_first(a, b).then(a.place.cmp(&b.place)));
-        }
-        let mut changed = out.spare();
+        self.touched.sort_unstable_by(|a, b| best_first(a, b).then(a.place.cmp(&b.place)));
         // Of several changes of one price, the first says what it was, and the last what it is.
         for of_one in self.touched.chunk_by(|a, b| order(a.price, b.price).is_eq()) {
             if let ([first, ..], [.., last]) = (of_one, of_one)
-                && order(first.before, last.after).is_ne()
+                && !is_same(first.before, last.after)
             {
                 changed.push(Level { price: last.price, size: last.after });
             }
         }
-        Ok(changed)
     }
 
     /// The quote that follows from the book, where quotes come from it.
