@@ -3,12 +3,15 @@
 //! The rules that hold for every venue live here and nowhere else: a snapshot replaces, an update carries only what
 //! changed, a book that is not proven is never shown, a status is told when it changes.
 
+mod changer;
+
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::book::{Book, BookError, BookSide, is_same, order};
+use ticker_market::book::{Book, BookError, BookSide};
 use ticker_market::{
     Channel, Data, Decimal, Instrument, Integrity, Kind, Level, Levels, Quote, State, Status, Time, Trade,
 };
 
+use self::changer::Changer;
 use crate::resync::Resync;
 use crate::trades::{SeenNames, SeenTrades};
 use crate::{Conn, Fault, Out, Report, Update};
@@ -105,21 +108,8 @@ pub struct Keeper {
     status_sent: Option<(State, Option<CompactString>)>,
     /// When its book is to be asked for again.
     pub resync: Resync,
-    /// What the changed levels of a frame had before.
-    before: Vec<Decimal>,
-    touched: Vec<Touched>,
+    changer: Changer,
     cut: Vec<Level>,
-}
-
-/// What a frame did to a price.
-#[derive(Clone, Copy, Debug)]
-struct Touched {
-    price: Decimal,
-    /// The size that it had before.
-    before: Decimal,
-    after: Decimal,
-    /// Its place in the frame.
-    place: usize,
 }
 
 impl Keeper {
@@ -148,8 +138,7 @@ impl Keeper {
             last_verified: None,
             status_sent: None,
             resync: Resync::default(),
-            before: Vec::new(),
-            touched: Vec::new(),
+            changer: Changer::default(),
             cut: Vec::new(),
         }
     }
@@ -473,70 +462,12 @@ impl Keeper {
         prove: impl FnOnce(&Book) -> Result<(), Wrong>,
         out: &mut Out,
     ) -> Result<Levels, Wrong> {
-        let bids = self.apply_side(BookSide::Bid, &changes.bids, out)?;
-        let asks = self.apply_side(BookSide::Ask, &changes.asks, out)?;
+        let (book, depth) = (&mut self.book, self.depth);
+        let bids = self.changer.apply(book, BookSide::Bid, &changes.bids, depth, out.spare())?;
+        let asks = self.changer.apply(book, BookSide::Ask, &changes.asks, depth, out.spare())?;
         prove(&self.book)?;
         uncrossed(&self.book)?;
         Ok(Levels { bids, asks, ..Levels::default() })
-    }
-
-    /// Applies one side's changes, cuts it to the depth, and returns what is different from before, best first.
-    fn apply_side(&mut self, side: BookSide, changes: &[Level], out: &mut Out) -> Result<Vec<Level>, BookError> {
-        let mut changed = out.spare();
-        self.before.clear();
-        let before = &mut self.before;
-        self.book.exchange_all(side, changes, |level, was| {
-            if !is_same(was, level.size) {
-                changed.push(level);
-                before.push(was);
-            }
-        })?;
-        let better = |a: &Level, b: &Level| match side {
-            BookSide::Bid => order(b.price, a.price),
-            BookSide::Ask => order(a.price, b.price),
-        };
-        // Most venues send a side in order, one way or the other, and each price once.
-        let is_best_first = changed.is_sorted_by(|a, b| better(a, b).is_lt());
-        let is_best_last = !is_best_first && changed.is_sorted_by(|a, b| better(a, b).is_gt());
-        let is_deeper = self.book.levels(side) > self.depth;
-        if is_best_last {
-            changed.reverse();
-            self.before.reverse();
-        }
-        if is_deeper || !is_best_first && !is_best_last {
-            self.settle(side, &mut changed);
-        }
-        Ok(changed)
-    }
-
-    /// Cuts a side to the depth, and puts what is different best first, each price once.
-    fn settle(&mut self, side: BookSide, changed: &mut Vec<Level>) {
-        self.cut.clear();
-        self.book.truncate(side, self.depth, &mut self.cut);
-        self.touched.clear();
-        let changes = changed.drain(..).zip(&self.before).map(|(level, before)| (level, *before));
-        // What a level that is cut had before is not zero, unless it came in this frame: then that is said by its first
-        // place.
-        let cut = self.cut.iter().map(|level| (*level, Decimal::ONE));
-        self.touched.extend(changes.chain(cut).enumerate().map(|(place, (level, before))| Touched {
-            price: level.price,
-            before,
-            after: level.size,
-            place,
-        }));
-        let best_first = |a: &Touched, b: &Touched| match side {
-            BookSide::Bid => order(b.price, a.price),
-            BookSide::Ask => order(a.price, b.price),
-        };
-        self.touched.sort_unstable_by(|a, b| best_first(a, b).then(a.place.cmp(&b.place)));
-        // Of several changes of one price, the first says what it was, and the last what it is.
-        for of_one in self.touched.chunk_by(|a, b| order(a.price, b.price).is_eq()) {
-            if let ([first, ..], [.., last]) = (of_one, of_one)
-                && !is_same(first.before, last.after)
-            {
-                changed.push(Level { price: last.price, size: last.after });
-            }
-        }
     }
 
     /// The quote that follows from the book, where quotes come from it.
