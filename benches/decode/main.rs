@@ -2,7 +2,8 @@
 //! beside what `serde_json` takes for the same frames as a `Value`, and as types made for them (text as it is: no
 //! decimals, no book). ITCH and Databento are files without such baselines.
 //!
-//! With `TICKER_DECODE_MD=FILE` in the environment all figures go to that file, as a table; its path is from the
+//! With `TICKER_DECODE_ONLY=TEXT` in the environment only the recordings' cases with this in their name are loaded and
+//! measured. With `TICKER_DECODE_MD=FILE` all figures go to that file, as a table; its path is from the
 //! repository's root.
 //!
 //! The recordings are in `$TICKER_RECORDINGS`, or in `../shared/recordings` beside the repository; without them only ITCH
@@ -159,13 +160,18 @@ fn main() {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    for case in CASES {
+    let only = std::env::var("TICKER_DECODE_ONLY").ok();
+    let is_chosen =
+        |case: &&Case| only.as_ref().is_none_or(|text| format!("{} {}", case.venue, case.kind).contains(text));
+    for case in CASES.iter().filter(is_chosen) {
         match Tape::load(case, &root) {
             Some(tape) if tape.frames > 0 => bench_case(&mut c, case, &tape, &mut report),
             _ => report.missing.push(format!("{} {} ({})", case.venue, case.kind, case.file)),
         }
     }
-    files::bench(&mut c, &root, &mut report);
+    if only.is_none() {
+        files::bench(&mut c, &root, &mut report);
+    }
     c.final_summary();
     report.write();
 }

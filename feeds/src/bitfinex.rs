@@ -8,6 +8,7 @@
 //! next ones, at most until the checksum. Prices have five significant digits and so no fixed step.
 
 mod names;
+mod scan;
 mod wire;
 
 use std::io::Write as _;
@@ -107,6 +108,18 @@ impl Bitfinex {
     }
 
     fn channel(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(change) = scan::change(bytes)
+            && let Some(link) = self.conns.get(&conn)
+            && let Some((Kind::Book, native)) = link.channels.get(&change.channel)
+        {
+            let (native, number) = (native.clone(), change.sequence.filter(|_| link.flags & SEQ_ALL != 0));
+            if self.count(conn, number, recv, out) {
+                self.levels(conn, &native, &[change.level], false, recv, out);
+            }
+            self.resync_due(recv, out);
+            self.reconnect_due(recv, out);
+            return Ok(());
+        }
         let frame: ChannelFrame<'_> = serde_json::from_slice(bytes)?;
         let link = self.conns.entry(conn).or_default();
         let channel = link.channels.get(&frame.channel).cloned();
@@ -130,14 +143,14 @@ impl Bitfinex {
                 }
             }
             (Some((Kind::Trades, native)), word @ (None | Some("te" | "tu"))) => {
-                let mut trades: Vec<WireTrade> = match word {
-                    None => serde_json::from_str(data)?,
-                    Some(_) => vec![serde_json::from_str(data)?],
+                let (mut history, one): (Vec<WireTrade>, Option<WireTrade>) = match word {
+                    None => (serde_json::from_str(data)?, None),
+                    Some(_) => (Vec::new(), Some(serde_json::from_str(data)?)),
                 };
                 if self.count(conn, number, recv, out) {
                     // Newest first in the history.
-                    trades.sort_by_key(|trade| trade.0);
-                    for trade in &trades {
+                    history.sort_by_key(|trade| trade.0);
+                    for trade in history.iter().chain(&one) {
                         self.trade(conn, &native, trade, recv, out);
                     }
                 }

@@ -7,6 +7,8 @@
 //!
 //! Before a table's partial, what comes is of the past and passed over, as the documents demand.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
-use crate::wire::{Number, is_object, side_of_quote, undecodable};
+use crate::wire::{Number, for_each, is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Tables in one subscription.
@@ -75,7 +77,7 @@ struct Filter<'a> {
 }
 
 /// `orderBookL2`
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize, Debug)]
 struct Row<'a> {
     #[serde(borrow)]
     symbol: Cow<'a, str>,
@@ -173,6 +175,11 @@ impl Bitmex {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(frame) = scan::changes(bytes) {
+            self.changes(conn, frame.symbol, frame.action, frame.rows, Stamp { ts: frame.ts, recv }, out);
+            self.resync_due(recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if let Some(error) = envelope.error {
             out.reports.push(Report { fault: Fault::Refused, native: None, detail: error.into_owned() });
@@ -190,26 +197,24 @@ impl Bitmex {
                 } else {
                     // Rows of one frame are of one symbol, or of several one after the other.
                     for rows in rows.chunk_by(|a, b| a.symbol == b.symbol) {
-                        self.changes(conn, &envelope.action, rows, recv, out);
+                        let (native, stamp) = (&rows[0].symbol, stamp(rows, recv));
+                        self.changes(conn, native, &envelope.action, rows.iter().cloned(), stamp, out);
                     }
                 }
                 self.resync_due(recv, out);
             }
-            "quote" => {
-                for quote in &serde_json::from_str::<Vec<WireQuote<'_>>>(data)? {
-                    self.quote(conn, quote, recv, out);
-                }
-            }
+            "quote" => for_each(data, |quote: WireQuote<'_>| self.quote(conn, &quote, recv, out))?,
             "trade" => {
-                let trades: Vec<WireTrade<'_>> = serde_json::from_str(data)?;
+                let mut is_empty = true;
+                for_each(data, |trade: WireTrade<'_>| {
+                    is_empty = false;
+                    self.trade(conn, envelope.action == "partial", &trade, recv, out);
+                })?;
                 if let Some(filter) = envelope.filter
-                    && trades.is_empty()
+                    && is_empty
                     && let Some((_, own)) = self.keep(&filter.symbol, out)
                 {
                     own.trades_begun = true;
-                }
-                for trade in &trades {
-                    self.trade(conn, envelope.action == "partial", trade, recv, out);
                 }
             }
             _ => {}
@@ -238,24 +243,33 @@ impl Bitmex {
         self.refresh.begin(recv);
     }
 
-    fn changes(&mut self, conn: Conn, action: &str, rows: &[Row<'_>], recv: Time, out: &mut Out) {
-        let Some(native) = rows.first().map(|row| &row.symbol) else { return };
+    fn changes<'a>(
+        &mut self,
+        conn: Conn,
+        native: &str,
+        action: &str,
+        rows: impl Iterator<Item = Row<'a>>,
+        stamp: Stamp,
+        out: &mut Out,
+    ) {
         let Some((keeper, own)) = self.keep(native, out) else { return };
         keeper.with_book();
-        keeper.heard(conn, recv, out);
+        keeper.heard(conn, stamp.recv, out);
         if !keeper.is_live() || keeper.owner() != Some(conn) {
             return;
         }
-        let stamp = stamp(rows, recv);
-        match own.changes(action, rows) {
-            Ok(levels) => {
-                if keeper.update(&levels, |_| Ok(()), stamp, out) {
-                    return;
-                }
+        let mut levels = Levels { bids: out.spare(), asks: out.spare(), ..Levels::default() };
+        let is_good = match own.changes(action, rows, &mut levels) {
+            Ok(()) => keeper.update(&levels, |_| Ok(()), stamp, out),
+            Err(wrong) => {
+                keeper.fault(wrong, stamp, out);
+                false
             }
-            Err(wrong) => keeper.fault(wrong, stamp, out),
+        };
+        if !is_good {
+            own.rows.clear();
         }
-        own.rows.clear();
+        out.recycle(levels);
     }
 
     fn quote(&mut self, conn: Conn, quote: &WireQuote<'_>, recv: Time, out: &mut Out) {
@@ -318,23 +332,27 @@ impl Bitmex {
 }
 
 impl Own {
-    fn changes(&mut self, action: &str, rows: &[Row<'_>]) -> Result<Levels, Wrong> {
+    fn changes<'a>(
+        &mut self,
+        action: &str,
+        rows: impl Iterator<Item = Row<'a>>,
+        levels: &mut Levels,
+    ) -> Result<(), Wrong> {
         let wrong = |fault, detail| Wrong { fault, detail };
-        let mut levels = Levels::default();
         for row in rows {
             let unknown = || wrong(Fault::Gap, format!("{action} of row {}, which never came", row.id));
-            let side = side(row).ok_or_else(|| wrong(Fault::Undecodable, format!("row {} without a side", row.id)))?;
+            let side = side(&row).ok_or_else(|| wrong(Fault::Undecodable, format!("row {} without a side", row.id)))?;
             let (price, size) = match action {
                 "delete" => {
                     let (side, price) = self.rows.remove(&row.id).ok_or_else(unknown)?;
-                    list(&mut levels, side).push(Level { price, size: Decimal::ZERO });
+                    list(levels, side).push(Level { price, size: Decimal::ZERO });
                     continue;
                 }
                 "update" => {
                     let (old_side, old_price) = *self.rows.get(&row.id).ok_or_else(unknown)?;
                     let price = row.price.map_or(old_price, |p| p.0);
                     if (old_side, old_price) != (side, price) {
-                        list(&mut levels, old_side).push(Level { price: old_price, size: Decimal::ZERO });
+                        list(levels, old_side).push(Level { price: old_price, size: Decimal::ZERO });
                         self.rows.insert(row.id, (side, price));
                     }
                     // Nothing but its time changed.
@@ -358,9 +376,9 @@ impl Own {
                 }
                 _ => return Err(wrong(Fault::Undecodable, format!("the action `{action}`"))),
             };
-            list(&mut levels, side).push(Level { price, size });
+            list(levels, side).push(Level { price, size });
         }
-        Ok(levels)
+        Ok(())
     }
 }
 

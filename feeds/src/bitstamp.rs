@@ -9,6 +9,7 @@
 //! Orders one by one (`live_orders`) are not subscribed to. Where a recording holds them, their chain is verified, and no
 //! book is made of them.
 
+mod scan;
 mod wire;
 
 use std::time::Duration;
@@ -92,6 +93,10 @@ impl Bitstamp {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some((native, book)) = scan::diff(bytes, out) {
+            self.diff(conn, native, book, recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let data = envelope.data.map_or("null", |raw| raw.get());
         match &*envelope.event {
@@ -158,6 +163,7 @@ impl Bitstamp {
                 if !keeper.update(&diff.levels, |_| Ok(()), stamp, out) {
                     own.sync.reset();
                 }
+                out.recycle(diff.levels);
             }
             Step::Buffered => {
                 if !keeper.resync.is_asked() {

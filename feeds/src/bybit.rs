@@ -5,11 +5,12 @@
 //! service, whatever it calls itself. A gap concerns one topic alone, which is subscribed anew. The book of depth 1 comes
 //! ten times as often as the deep one: it gives the quotes. It is sent again, unchanged, after three quiet seconds.
 
+mod scan;
 mod wire;
 
 use std::time::Duration;
 
-use compact_str::{CompactString, ToCompactString, format_compact};
+use compact_str::{CompactString, format_compact};
 use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 
 use self::wire::{BookData, Envelope, Instruments, Listed, WireTrade};
@@ -18,7 +19,7 @@ use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::split::Split;
 use crate::symbols::{by_suffix, day_from_millis, day_from_name, joined, name_from_day};
-use crate::wire::{is_object, undecodable};
+use crate::wire::{for_each, is_object, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Levels a side that are subscribed to when live.
@@ -181,24 +182,20 @@ impl Bybit {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(frame) = scan::book(bytes, out) {
+            let ts = frame.cts.or(frame.ts).map(Time::from_millis);
+            self.book_frame(conn, frame.topic, frame.kind, frame.book, Stamp { ts, recv }, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let data = envelope.data.map_or("null", |raw| raw.get());
-        let mut parts = envelope.topic.splitn(3, '.');
-        match (parts.next(), parts.next()) {
-            (Some("orderbook"), Some(depth)) => {
-                let book: BookData<'_> = serde_json::from_str(data)?;
+        match envelope.topic.split('.').next() {
+            Some("orderbook") => {
                 let ts = envelope.cts.or(envelope.ts).map(Time::from_millis);
-                let snapshot = envelope.kind == "snapshot" || book.u == 1;
-                match depth.parse() {
-                    Ok(1) => self.top(conn, book, snapshot, Stamp { ts, recv }, out),
-                    Ok(depth) => self.deep(conn, book, depth, snapshot, Stamp { ts, recv }, out),
-                    // Depths that are no numbers, such as `rpi`, are other books.
-                    Err(_) => {}
-                }
+                let book = serde_json::from_str(data)?;
+                self.book_frame(conn, &envelope.topic, &envelope.kind, book, Stamp { ts, recv }, out);
             }
-            (Some("publicTrade"), _) => {
-                self.trades(conn, &serde_json::from_str::<Vec<WireTrade<'_>>>(data)?, recv, out)
-            }
+            Some("publicTrade") => for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?,
             // What we did not subscribe to is somebody else's.
             _ if !envelope.topic.is_empty() => {}
             _ if envelope.success == Some(false) => {
@@ -208,6 +205,17 @@ impl Bybit {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Of the topic `orderbook.<depth>.<symbol>`.
+    fn book_frame(&mut self, conn: Conn, topic: &str, kind: &str, book: BookData<'_>, stamp: Stamp, out: &mut Out) {
+        let snapshot = kind == "snapshot" || book.u == 1;
+        match topic.split('.').nth(1).and_then(|depth| depth.parse().ok()) {
+            Some(1) => self.top(conn, book, snapshot, stamp, out),
+            Some(depth) => self.deep(conn, book, depth, snapshot, stamp, out),
+            // Depths that are no numbers, such as `rpi`, are other books.
+            None => {}
+        }
     }
 
     fn deep(&mut self, conn: Conn, book: BookData<'_>, depth: usize, snapshot: bool, stamp: Stamp, out: &mut Out) {
@@ -233,6 +241,7 @@ impl Bybit {
             own.last = book.u;
             if book.u == expected {
                 keeper.update(&levels, |_| Ok(()), stamp, out);
+                out.recycle(levels);
             } else {
                 let detail = format!("update {} came, {expected} was expected", book.u);
                 keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out);
@@ -272,26 +281,25 @@ impl Bybit {
         }
         own.top = Some(top);
         keeper.ticker(top.bid, top.ask, stamp, out);
+        out.recycle(Levels { bids: book.b.0, asks: book.a.0, ..Levels::default() });
     }
 
-    fn trades(&mut self, conn: Conn, trades: &[WireTrade<'_>], recv: Time, out: &mut Out) {
-        for trade in trades {
-            let Some((keeper, _)) = self.keep(&trade.s, out) else { continue };
-            keeper.heard(conn, recv, out);
-            let side = match &*trade.side {
-                "Buy" => Some(Side::Buy),
-                "Sell" => Some(Side::Sell),
-                _ => None,
-            };
-            let told = Trade {
-                price: trade.price.0,
-                size: trade.size.0,
-                side,
-                trade_id: trade.id.to_compact_string(),
-                reference: None,
-            };
-            keeper.named_trade(told, Stamp { ts: Some(Time::from_millis(trade.trade_ms)), recv }, out);
-        }
+    fn trade(&mut self, conn: Conn, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {
+        let Some((keeper, _)) = self.keep(&trade.s, out) else { return };
+        keeper.heard(conn, recv, out);
+        let side = match &*trade.side {
+            "Buy" => Some(Side::Buy),
+            "Sell" => Some(Side::Sell),
+            _ => None,
+        };
+        let told = Trade {
+            price: trade.price.0,
+            size: trade.size.0,
+            side,
+            trade_id: CompactString::from(&*trade.id),
+            reference: None,
+        };
+        keeper.named_trade(told, Stamp { ts: Some(Time::from_millis(trade.trade_ms)), recv }, out);
     }
 
     fn instruments(&mut self, body: &[u8], recv: Time, out: &mut Out) {

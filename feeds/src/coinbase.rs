@@ -14,7 +14,7 @@ use compact_str::{CompactString, ToCompactString};
 use hashbrown::HashMap;
 use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
 
-use self::wire::{BookEvent, Envelope, Products, SubscriptionsEvent, TickerEvent, TradesEvent};
+use self::wire::{BookEvent, Envelope, Products, SubscriptionsEvent, Ticker, TickerEvent, TradesEvent, WireTrade};
 use crate::keeper::{QuoteSource, Stamp, Ways};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Roster, Steps};
@@ -72,6 +72,24 @@ impl Coinbase {
             self.due(recv, out);
             return Ok(());
         }
+        if let Some(frame) = scan::trades(bytes)
+            && let Some(trades) = frame.rows.reversed()
+        {
+            if self.count(conn, Some(frame.sequence_num), recv, out) {
+                // Newest first inside an event.
+                trades.for_each(|trade| self.trade(conn, &trade, recv, out));
+            }
+            self.due(recv, out);
+            return Ok(());
+        }
+        if let Some(frame) = scan::tickers(bytes) {
+            if self.count(conn, Some(frame.sequence_num), recv, out) {
+                let stamp = Stamp { ts: Time::parse_rfc3339(frame.timestamp), recv };
+                frame.rows.for_each(|ticker| self.ticker(conn, &ticker, stamp, out));
+            }
+            self.due(recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if envelope.channel.is_empty() {
             if envelope.kind == "error" {
@@ -93,13 +111,15 @@ impl Coinbase {
             "market_trades" => {
                 let events: Vec<TradesEvent<'_>> = serde_json::from_str(events)?;
                 if self.count(conn, envelope.sequence_num, recv, out) {
-                    self.trades(conn, &events, recv, out);
+                    let trades = events.iter().flat_map(|event| event.trades.iter().rev());
+                    trades.for_each(|trade| self.trade(conn, trade, recv, out));
                 }
             }
             "ticker" | "ticker_batch" => {
                 let events: Vec<TickerEvent<'_>> = serde_json::from_str(events)?;
                 if self.count(conn, envelope.sequence_num, recv, out) {
-                    self.tickers(conn, &events, stamp, out);
+                    let tickers = events.iter().flat_map(|event| &event.tickers);
+                    tickers.for_each(|ticker| self.ticker(conn, ticker, stamp, out));
                 }
             }
             "subscriptions" => {
@@ -175,44 +195,34 @@ impl Coinbase {
         }
     }
 
-    fn trades(&mut self, conn: Conn, events: &[TradesEvent<'_>], recv: Time, out: &mut Out) {
-        // Newest first inside an event.
-        for trade in events.iter().flat_map(|e| e.trades.iter().rev()) {
-            let product = &*trade.product_id;
-            let Ok(id) = trade.trade_id.parse::<u64>() else {
-                let detail = format!("trade id {:?} is no number", trade.trade_id);
-                out.reports.push(Report { fault: Fault::Undecodable, native: Some(product.to_owned()), detail });
-                continue;
-            };
-            let Some(keeper) = self.roster.keep(product, || describe(product, &self.products), out) else { continue };
-            keeper.heard(conn, recv, out);
-            // The venue gives the maker's side: in recordings `SELL` trades are at the ask. The contract wants the
-            // taker's.
-            let side = match &*trade.side {
-                "SELL" => Some(Side::Buy),
-                "BUY" => Some(Side::Sell),
-                _ => None,
-            };
-            let told = Trade {
-                price: trade.price.0,
-                size: trade.size.0,
-                side,
-                trade_id: id.to_compact_string(),
-                reference: None,
-            };
-            keeper.trade(id, told, Stamp { ts: Time::parse_rfc3339(&trade.time), recv }, out);
-        }
+    fn trade(&mut self, conn: Conn, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {
+        let product = &*trade.product_id;
+        let Ok(id) = trade.trade_id.parse::<u64>() else {
+            let detail = format!("trade id {:?} is no number", trade.trade_id);
+            let native = Some(product.to_owned());
+            return out.reports.push(Report { fault: Fault::Undecodable, native, detail });
+        };
+        let Some(keeper) = self.roster.keep(product, || describe(product, &self.products), out) else { return };
+        keeper.heard(conn, recv, out);
+        // The venue gives the maker's side: in recordings `SELL` trades are at the ask. The contract wants the
+        // taker's.
+        let side = match &*trade.side {
+            "SELL" => Some(Side::Buy),
+            "BUY" => Some(Side::Sell),
+            _ => None,
+        };
+        let (price, size) = (trade.price.0, trade.size.0);
+        let told = Trade { price, size, side, trade_id: id.to_compact_string(), reference: None };
+        keeper.trade(id, told, Stamp { ts: Time::parse_rfc3339(&trade.time), recv }, out);
     }
 
-    fn tickers(&mut self, conn: Conn, events: &[TickerEvent<'_>], stamp: Stamp, out: &mut Out) {
-        for ticker in events.iter().flat_map(|e| &e.tickers) {
-            let product = &*ticker.product_id;
-            let Some(keeper) = self.roster.keep(product, || describe(product, &self.products), out) else { continue };
-            keeper.heard(conn, stamp.recv, out);
-            let bid = ticker.best_bid.0.zip(ticker.best_bid_quantity.0).and_then(|(p, s)| side_of_quote(p, s));
-            let ask = ticker.best_ask.0.zip(ticker.best_ask_quantity.0).and_then(|(p, s)| side_of_quote(p, s));
-            keeper.ticker(bid, ask, stamp, out);
-        }
+    fn ticker(&mut self, conn: Conn, ticker: &Ticker<'_>, stamp: Stamp, out: &mut Out) {
+        let product = &*ticker.product_id;
+        let Some(keeper) = self.roster.keep(product, || describe(product, &self.products), out) else { return };
+        keeper.heard(conn, stamp.recv, out);
+        let bid = ticker.best_bid.0.zip(ticker.best_bid_quantity.0).and_then(|(p, s)| side_of_quote(p, s));
+        let ask = ticker.best_ask.0.zip(ticker.best_ask_quantity.0).and_then(|(p, s)| side_of_quote(p, s));
+        keeper.ticker(bid, ask, stamp, out);
     }
 
     fn due(&mut self, now: Time, out: &mut Out) {

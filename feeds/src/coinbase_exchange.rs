@@ -5,12 +5,13 @@
 //! tells the last one. Where a trade is missing, frames were lost, so that product's book is subscribed anew; and each book
 //! now and then all the same ([`REFRESH_EVERY_MS`](crate::resync::REFRESH_EVERY_MS)).
 
+mod scan;
 mod wire;
 
 use std::time::Duration;
 
 use compact_str::ToCompactString;
-use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
+use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
 
 use self::wire::{BookUpdate, Head, Heartbeat, Match, Product, Snapshot};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
@@ -76,9 +77,14 @@ impl CoinbaseExchange {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(update) = scan::update(bytes, out) {
+            self.update(conn, update, recv, out);
+            self.resync_due(recv, out);
+            return Ok(());
+        }
         let head: Head<'_> = serde_json::from_slice(bytes)?;
         match &*head.kind {
-            "l2update" => self.update(conn, &serde_json::from_slice(bytes)?, recv, out),
+            "l2update" => self.update(conn, serde_json::from_slice(bytes)?, recv, out),
             "snapshot" => self.snapshot(conn, serde_json::from_slice(bytes)?, recv, out),
             "match" | "last_match" => self.trade(conn, &serde_json::from_slice(bytes)?, recv, out),
             "heartbeat" => self.heartbeat(conn, &serde_json::from_slice(bytes)?, recv, out),
@@ -102,21 +108,14 @@ impl CoinbaseExchange {
         self.refresh.begin(recv);
     }
 
-    fn update(&mut self, conn: Conn, update: &BookUpdate<'_>, recv: Time, out: &mut Out) {
+    fn update(&mut self, conn: Conn, update: BookUpdate<'_>, recv: Time, out: &mut Out) {
         let Some((keeper, _)) = self.keep(&update.product_id, out) else { return };
         keeper.heard(conn, recv, out);
-        if keeper.owner() != Some(conn) || !keeper.is_live() {
-            return;
+        let levels = update.changes.0;
+        if keeper.owner() == Some(conn) && keeper.is_live() {
+            keeper.update(&levels, |_| Ok(()), Stamp { ts: Time::parse_rfc3339(&update.time), recv }, out);
         }
-        let mut levels = Levels::default();
-        for change in &update.changes {
-            let level = Level { price: change.1.0, size: change.2.0 };
-            match &*change.0 {
-                "buy" => levels.bids.push(level),
-                _ => levels.asks.push(level),
-            }
-        }
-        keeper.update(&levels, |_| Ok(()), Stamp { ts: Time::parse_rfc3339(&update.time), recv }, out);
+        out.recycle(levels);
     }
 
     fn trade(&mut self, conn: Conn, trade: &Match<'_>, recv: Time, out: &mut Out) {

@@ -5,18 +5,22 @@
 //! after a gap that one channel is subscribed anew. Prices and amounts are JSON numbers, small ones with an exponent:
 //! they are read from their digits.
 
+mod scan;
+
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade};
 
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
-use crate::wire::{Number, is_object, side_of_quote, undecodable};
+use crate::wire::{Number, for_each, is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Channels in one subscription; the venue allows 500.
@@ -68,7 +72,7 @@ struct Params<'a> {
 }
 
 /// `book.…`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 struct WireBook<'a> {
     /// `snapshot` or `change`; none in frames of 2019.
     #[serde(borrow, default, rename = "type")]
@@ -80,10 +84,37 @@ struct WireBook<'a> {
     change_id: u64,
     #[serde(default)]
     prev_change_id: Option<u64>,
-    #[serde(borrow, default)]
-    bids: Vec<Row<'a>>,
-    #[serde(borrow, default)]
-    asks: Vec<Row<'a>>,
+    #[serde(default)]
+    bids: Rows,
+    #[serde(default)]
+    asks: Rows,
+}
+
+/// Changes of one side.
+#[derive(Default, Debug)]
+struct Rows(Vec<Level>);
+
+impl<'de> Deserialize<'de> for Rows {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Rows;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of changes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Rows, A::Error> {
+                let mut rows = Vec::new();
+                while let Some(Row(what, price, size)) = seq.next_element::<Row<'de>>()? {
+                    let size = if what == "delete" { Decimal::ZERO } else { size.0 };
+                    rows.push(Level { price: price.0, size });
+                }
+                Ok(Rows(rows))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
 }
 
 /// `new`, `change` or `delete`; price; amount.
@@ -172,6 +203,10 @@ impl Deribit {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(frame) = scan::book(bytes, out) {
+            self.book_frame(conn, frame, recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if let Some(error) = envelope.error {
             let detail = format!("{}: {}", error.code, error.message);
@@ -188,13 +223,9 @@ impl Deribit {
             "subscription" => {
                 let data = params.data.map_or("{}", RawValue::get);
                 match params.channel.split('.').next().unwrap_or_default() {
-                    "book" => self.book_frame(conn, &serde_json::from_str(data)?, recv, out),
+                    "book" => self.book_frame(conn, serde_json::from_str(data)?, recv, out),
                     "quote" | "ticker" => self.ticker(conn, &serde_json::from_str(data)?, recv, out),
-                    "trades" => {
-                        for trade in &serde_json::from_str::<Vec<WireTrade<'_>>>(data)? {
-                            self.trade(conn, trade, recv, out);
-                        }
-                    }
+                    "trades" => for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?,
                     _ => {}
                 }
             }
@@ -203,12 +234,12 @@ impl Deribit {
         Ok(())
     }
 
-    fn book_frame(&mut self, conn: Conn, frame: &WireBook<'_>, recv: Time, out: &mut Out) {
+    fn book_frame(&mut self, conn: Conn, frame: WireBook<'_>, recv: Time, out: &mut Out) {
         let stamp = Stamp { ts: Some(Time::from_millis(frame.time_ms)), recv };
         let Some((keeper, last)) = self.keep(&frame.name, out) else { return };
         keeper.with_book();
         keeper.heard(conn, recv, out);
-        let levels = Levels { bids: rows(&frame.bids), asks: rows(&frame.asks), ..Levels::default() };
+        let levels = Levels { bids: frame.bids.0, asks: frame.asks.0, ..Levels::default() };
         if frame.kind == "snapshot" {
             let live = keeper.snapshot(conn, levels, |_| Ok(()), stamp, out);
             *last = live.then_some(frame.change_id);
@@ -218,6 +249,7 @@ impl Deribit {
             if frame.prev_change_id == Some(expected) {
                 let live = keeper.update(&levels, |_| Ok(()), stamp, out);
                 *last = live.then_some(frame.change_id);
+                out.recycle(levels);
             } else {
                 *last = None;
                 let came = frame.prev_change_id.map_or("none".to_owned(), |id| id.to_string());
@@ -389,11 +421,6 @@ impl Adapter for Deribit {
         self.list.done();
         self.roster.end(reason, now, out);
     }
-}
-
-fn rows(rows: &[Row<'_>]) -> Vec<Level> {
-    let size = |row: &Row<'_>| if row.0 == "delete" { Decimal::ZERO } else { row.2.0 };
-    rows.iter().map(|row| Level { price: row.1.0, size: size(row) }).collect()
 }
 
 fn book_channel(native: &str) -> String {

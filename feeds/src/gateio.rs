@@ -4,6 +4,8 @@
 //! A book is a REST snapshot with its id and the differences that continue it: the first has `U` ≤ id + 1 ≤ `u`, each
 //! later one `U` = `u` + 1 of the one before. The differences follow [`DEPTH`] levels a side.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -71,7 +73,7 @@ struct WireError {
 }
 
 /// `spot.order_book_update`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 struct DepthUpdate<'a> {
     #[serde(rename = "t")]
     time_ms: i64,
@@ -164,6 +166,10 @@ impl Gateio {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(update) = scan::update(bytes, out) {
+            self.depth(conn, update, recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if let Some(error) = envelope.error {
             let detail = format!("{}: {}: {}", envelope.channel, error.code, error.message);
@@ -174,12 +180,7 @@ impl Gateio {
         match (&*envelope.channel, &*envelope.event) {
             ("spot.order_book_update", "update") => {
                 let update: DepthUpdate<'_> = serde_json::from_str(result)?;
-                if self.keep(&update.s, out).is_some() {
-                    let levels = Levels { bids: update.b.0, asks: update.a.0, ..Levels::default() };
-                    let ts = Some(Time::from_millis(update.time_ms));
-                    let diff = Diff { before: update.first.saturating_sub(1), last: update.last, conn, levels, ts };
-                    self.books.diffs(conn, &update.s, vec![diff], recv, out);
-                }
+                self.depth(conn, update, recv, out);
             }
             ("spot.book_ticker", "update") => {
                 let ticker: BookTicker<'_> = serde_json::from_str(result)?;
@@ -209,6 +210,15 @@ impl Gateio {
             _ => {}
         }
         Ok(())
+    }
+
+    fn depth(&mut self, conn: Conn, update: DepthUpdate<'_>, recv: Time, out: &mut Out) {
+        if self.keep(&update.s, out).is_some() {
+            let levels = Levels { bids: update.b.0, asks: update.a.0, ..Levels::default() };
+            let ts = Some(Time::from_millis(update.time_ms));
+            let diff = Diff { before: update.first.saturating_sub(1), last: update.last, conn, levels, ts };
+            self.books.diffs(conn, &update.s, [diff], recv, out);
+        }
     }
 
     fn pairs(&mut self, body: &[u8], recv: Time, out: &mut Out) {

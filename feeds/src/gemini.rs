@@ -7,13 +7,14 @@
 //!
 //! Market Data v2 has no sequence: nothing proves its books.
 
+mod scan;
 mod wire;
 
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use hashbrown::HashMap;
-use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
+use ticker_market::{Book, Integrity, Levels, Side, Time, Trade};
 
 use self::wire::{BookTicker, DepthUpdate, Details, Head, L2Updates, RequestId, V2Trade, WireTrade};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
@@ -89,10 +90,10 @@ impl Gemini {
 
     /// Names come in small letters, and in Market Data v2 in large ones: those are kept.
     fn keep(&mut self, native: &str, out: &mut Out) -> Option<(&mut Keeper, &mut Own)> {
-        let upper;
+        let upper: CompactString;
         let native = if native.bytes().any(|c| c.is_ascii_lowercase()) {
-            upper = native.to_ascii_uppercase();
-            &upper
+            upper = native.chars().map(|c| c.to_ascii_uppercase()).collect();
+            upper.as_str()
         } else {
             native
         };
@@ -106,6 +107,17 @@ impl Gemini {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        match scan::update(bytes, out) {
+            Some(scan::Update::Depth(update)) => {
+                self.depth(conn, update, recv, out);
+                return Ok(());
+            }
+            Some(scan::Update::L2(updates)) => {
+                self.l2_updates(conn, updates, recv, out);
+                return Ok(());
+            }
+            None => {}
+        }
         let head: Head<'_> = serde_json::from_slice(bytes)?;
         match (&*head.e, &*head.kind) {
             ("depthUpdate", _) => self.depth(conn, serde_json::from_slice(bytes)?, recv, out),
@@ -147,6 +159,7 @@ impl Gemini {
             // Sizes are absolute, so what is there twice is right.
             if update.before <= last {
                 keeper.update(&levels, |_| Ok(()), stamp, out);
+                out.recycle(levels);
             } else {
                 let detail = format!("what follows {} came, the book is at {last}", update.before);
                 keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out);
@@ -184,14 +197,7 @@ impl Gemini {
         let Some((keeper, _)) = self.keep(&updates.symbol, out) else { return };
         keeper.set_integrity(Integrity::None);
         keeper.heard(conn, recv, out);
-        let mut levels = Levels::default();
-        for change in &updates.changes {
-            let level = Level { price: change.1.0, size: change.2.0 };
-            match &*change.0 {
-                "buy" => levels.bids.push(level),
-                _ => levels.asks.push(level),
-            }
-        }
+        let levels = updates.changes.0;
         match &mut updates.trades {
             Some(trades) => {
                 keeper.snapshot(conn, levels, |_| Ok(()), Stamp::here(recv), out);
@@ -207,6 +213,7 @@ impl Gemini {
                     keeper.resync.done();
                     out.commands.push(Command::Reconnect(conn, Fault::Crossed.as_str()));
                 }
+                out.recycle(levels);
             }
         }
     }

@@ -3,12 +3,15 @@
 //! The rules that hold for every venue live here and nowhere else: a snapshot replaces, an update carries only what
 //! changed, a book that is not proven is never shown, a status is told when it changes.
 
+mod changer;
+
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::book::{Book, BookError, BookSide, order};
+use ticker_market::book::{Book, BookError, BookSide};
 use ticker_market::{
     Channel, Data, Decimal, Instrument, Integrity, Kind, Level, Levels, Quote, State, Status, Time, Trade,
 };
 
+use self::changer::Changer;
 use crate::resync::Resync;
 use crate::trades::{SeenNames, SeenTrades};
 use crate::{Conn, Fault, Out, Report, Update};
@@ -105,19 +108,8 @@ pub struct Keeper {
     status_sent: Option<(State, Option<CompactString>)>,
     /// When its book is to be asked for again.
     pub resync: Resync,
-    touched: Vec<Touched>,
+    changer: Changer,
     cut: Vec<Level>,
-}
-
-/// What a frame did to a price.
-#[derive(Clone, Copy, Debug)]
-struct Touched {
-    price: Decimal,
-    /// The size that it had before.
-    before: Decimal,
-    after: Decimal,
-    /// Its place in the frame.
-    place: usize,
 }
 
 impl Keeper {
@@ -146,7 +138,7 @@ impl Keeper {
             last_verified: None,
             status_sent: None,
             resync: Resync::default(),
-            touched: Vec::new(),
+            changer: Changer::default(),
             cut: Vec::new(),
         }
     }
@@ -470,50 +462,12 @@ impl Keeper {
         prove: impl FnOnce(&Book) -> Result<(), Wrong>,
         out: &mut Out,
     ) -> Result<Levels, Wrong> {
-        let bids = self.apply_side(BookSide::Bid, &changes.bids, out)?;
-        let asks = self.apply_side(BookSide::Ask, &changes.asks, out)?;
+        let (book, depth) = (&mut self.book, self.depth);
+        let bids = self.changer.apply(book, BookSide::Bid, &changes.bids, depth, out.spare())?;
+        let asks = self.changer.apply(book, BookSide::Ask, &changes.asks, depth, out.spare())?;
         prove(&self.book)?;
         uncrossed(&self.book)?;
         Ok(Levels { bids, asks, ..Levels::default() })
-    }
-
-    /// Applies one side's changes, cuts it to the depth, and returns what is different from before, best first.
-    fn apply_side(&mut self, side: BookSide, changes: &[Level], out: &mut Out) -> Result<Vec<Level>, BookError> {
-        self.touched.clear();
-        for level in changes {
-            let before = self.book.exchange(side, *level)?;
-            if order(before, level.size).is_ne() {
-                let (price, after, place) = (level.price, level.size, self.touched.len());
-                self.touched.push(Touched { price, before, after, place });
-            }
-        }
-        self.cut.clear();
-        self.book.truncate(side, self.depth, &mut self.cut);
-        for level in &self.cut {
-            // What it had before is not zero, unless it came in this frame: then that is said by its first place.
-            let (price, after, place) = (level.price, Decimal::ZERO, self.touched.len());
-            self.touched.push(Touched { price, before: Decimal::ONE, after, place });
-        }
-        let best_first = |a: &Touched, b: &Touched| match side {
-            BookSide::Bid => order(b.price, a.price),
-            BookSide::Ask => order(a.price, b.price),
-        };
-        // Most venues send a side in order, one way or the other.
-        if self.touched.is_sorted_by(|a, b| best_first(a, b).is_gt()) {
-            self.touched.reverse();
-        } else if !self.touched.is_sorted_by(|a, b| best_first(a, b).is_le()) {
-            self.touched.sort_unstable_by(|a, b| best_first(a, b).then(a.place.cmp(&b.place)));
-        }
-        let mut changed = out.spare();
-        // Of several changes of one price, the first says what it was, and the last what it is.
-        for of_one in self.touched.chunk_by(|a, b| order(a.price, b.price).is_eq()) {
-            if let ([first, ..], [.., last]) = (of_one, of_one)
-                && order(first.before, last.after).is_ne()
-            {
-                changed.push(Level { price: last.price, size: last.after });
-            }
-        }
-        Ok(changed)
     }
 
     /// The quote that follows from the book, where quotes come from it.

@@ -17,7 +17,7 @@ use self::wire::{Ack, BookFrame, Changes, Envelope, Instruments, SystemStatus, T
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{RENEWAL_MAX_MS, RESYNC_ANSWER_MAX_MS, Refresh};
 use crate::roster::{Roster, Steps};
-use crate::wire::{is_object, side_of_quote, undecodable};
+use crate::wire::{Number, for_each, is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Levels a side that are subscribed to when live.
@@ -82,8 +82,14 @@ impl Kraken {
         let data = envelope.data.map_or("null", |raw| raw.get());
         match &*envelope.channel {
             "book" => self.books(conn, &envelope.kind, &serde_json::from_str::<Vec<BookFrame<'_>>>(data)?, recv, out),
-            "trade" => self.trades(conn, &envelope.kind, serde_json::from_str(data)?, recv, out),
-            "ticker" => self.tickers(conn, &serde_json::from_str::<Vec<Ticker<'_>>>(data)?, recv, out),
+            "trade" if envelope.kind == "snapshot" => {
+                let mut trades: Vec<WireTrade<'_>> = serde_json::from_str(data)?;
+                // The order of the history is not documented; that of the ids is.
+                trades.sort_by_key(|trade| trade.trade_id);
+                trades.iter().for_each(|trade| self.trade(conn, trade, recv, out));
+            }
+            "trade" => for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?,
+            "ticker" => for_each(data, |ticker: Ticker<'_>| self.ticker(conn, &ticker, recv, out))?,
             "instrument" => self.instruments(&serde_json::from_str(data)?, recv, out),
             "status" => {
                 if let Some(status) = serde_json::from_str::<Vec<SystemStatus<'_>>>(data)?.last() {
@@ -125,44 +131,34 @@ impl Kraken {
         }
     }
 
-    fn trades(&mut self, conn: Conn, kind: &str, mut trades: Vec<WireTrade<'_>>, recv: Time, out: &mut Out) {
-        if kind == "snapshot" {
-            // The order of the history is not documented; that of the ids is.
-            trades.sort_by_key(|trade| trade.trade_id);
-        }
-        for trade in &trades {
-            let Some(keeper) = self.roster.keep(&trade.symbol, || describe(&trade.symbol, &self.pairs), out) else {
-                continue;
-            };
-            keeper.heard(conn, recv, out);
-            let side = match &*trade.side {
-                "buy" => Some(Side::Buy),
-                "sell" => Some(Side::Sell),
-                _ => None,
-            };
-            let told = Trade {
-                price: trade.price.0,
-                size: trade.qty.0,
-                side,
-                trade_id: trade.trade_id.to_compact_string(),
-                reference: None,
-            };
-            keeper.trade(trade.trade_id, told, Stamp { ts: Time::parse_rfc3339(&trade.timestamp), recv }, out);
-        }
+    fn trade(&mut self, conn: Conn, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {
+        let Some(keeper) = self.roster.keep(&trade.symbol, || describe(&trade.symbol, &self.pairs), out) else {
+            return;
+        };
+        keeper.heard(conn, recv, out);
+        let side = match &*trade.side {
+            "buy" => Some(Side::Buy),
+            "sell" => Some(Side::Sell),
+            _ => None,
+        };
+        let told = Trade {
+            price: trade.price.0,
+            size: trade.qty.0,
+            side,
+            trade_id: trade.trade_id.to_compact_string(),
+            reference: None,
+        };
+        keeper.trade(trade.trade_id, told, Stamp { ts: Time::parse_rfc3339(&trade.timestamp), recv }, out);
     }
 
-    fn tickers(&mut self, conn: Conn, tickers: &[Ticker<'_>], recv: Time, out: &mut Out) {
-        for ticker in tickers {
-            let Some(keeper) = self.roster.keep(&ticker.symbol, || describe(&ticker.symbol, &self.pairs), out) else {
-                continue;
-            };
-            keeper.heard(conn, recv, out);
-            let side = |price: Option<crate::wire::Number>, size: Option<crate::wire::Number>| {
-                side_of_quote(price?.0, size?.0)
-            };
-            let stamp = Stamp { ts: Time::parse_rfc3339(&ticker.timestamp), recv };
-            keeper.ticker(side(ticker.bid, ticker.bid_qty), side(ticker.ask, ticker.ask_qty), stamp, out);
-        }
+    fn ticker(&mut self, conn: Conn, ticker: &Ticker<'_>, recv: Time, out: &mut Out) {
+        let Some(keeper) = self.roster.keep(&ticker.symbol, || describe(&ticker.symbol, &self.pairs), out) else {
+            return;
+        };
+        keeper.heard(conn, recv, out);
+        let side = |price: Option<Number>, size: Option<Number>| side_of_quote(price?.0, size?.0);
+        let stamp = Stamp { ts: Time::parse_rfc3339(&ticker.timestamp), recv };
+        keeper.ticker(side(ticker.bid, ticker.bid_qty), side(ticker.ask, ticker.ask_qty), stamp, out);
     }
 
     fn instruments(&mut self, list: &Instruments<'_>, recv: Time, out: &mut Out) {

@@ -10,6 +10,8 @@
 //! Whoever opens the WebSocket needs a ticket: `POST /api/v1/bullet-public` answers with a token, and with the address to
 //! put before it.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -219,15 +221,30 @@ impl Kucoin {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(update) = scan::level2(bytes, out) {
+            // The usual frame follows the book, and is one difference; any other is told change by change.
+            let last = self
+                .books
+                .keep(update.symbol, || self.listing.describe(update.symbol, || update.symbol.into()), out)
+                .and_then(|(_, sync)| sync.last());
+            if last.is_some_and(|last| last.checked_add(1) == Some(update.first)) {
+                let scan::Level2 { symbol, first, last, levels, time_ms } = update;
+                let ts = time_ms.map(Time::from_millis);
+                let diff = Diff { before: first.saturating_sub(1), last, conn, levels, ts };
+                self.books.diffs(conn, symbol, [diff], recv, out);
+                return Ok(());
+            }
+            out.recycle(update.levels);
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let data = envelope.data.map_or("{}", RawValue::get);
         match (&*envelope.kind, &*envelope.subject) {
             ("message", "trade.l2update") => {
                 let update: Level2<'_> = serde_json::from_str(data)?;
-                if self.keep(&update.symbol, out).is_some() {
-                    let continues =
-                        self.books.last(&update.symbol).is_some_and(|l| l.checked_add(1) == Some(update.first));
-                    let native = update.symbol.to_compact_string();
+                let native = update.symbol.to_compact_string();
+                let describe = || self.listing.describe(&native, || native.clone());
+                if let Some((_, sync)) = self.books.keep(&native, describe, out) {
+                    let continues = sync.last().is_some_and(|last| last.checked_add(1) == Some(update.first));
                     let Some(diffs) = diffs(update, conn, continues) else {
                         undecodable(bytes, out);
                         return Ok(());

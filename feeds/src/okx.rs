@@ -7,13 +7,13 @@
 //! 2026; where it is another, as in older recordings, it is verified.
 
 mod names;
+mod scan;
 mod wire;
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
+use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade, decimal};
 
 use self::names::{list_of, native, normal};
 use self::wire::{Answer, BookData, Envelope, Listed, WireTrade};
@@ -22,7 +22,7 @@ use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{Budget, RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::query;
-use crate::wire::{is_object, undecodable};
+use crate::wire::{for_each, is_object, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Levels a side of the `books` channel, and of the snapshots that are fetched for it.
@@ -65,6 +65,8 @@ struct Own {
     in_band: bool,
     /// When the last `bbo-tbt` was made: while one connection replaces another, both deliver.
     top_ms: i64,
+    /// What a checksum is of, kept for its capacity.
+    text: Vec<u8>,
 }
 
 impl Okx {
@@ -97,12 +99,17 @@ impl Okx {
         let keeper = self.roster.keep(native, describe, out)?;
         let number = keeper.number() as usize;
         if self.own.len() <= number {
-            self.own.resize(number + 1, Own { sync: DepthSync::new(Rule::Chain), in_band: false, top_ms: 0 });
+            let sync = DepthSync::new(Rule::Chain);
+            self.own.resize(number + 1, Own { sync, in_band: false, top_ms: 0, text: Vec::new() });
         }
         Some((keeper, &mut self.own[number]))
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(frame) = scan::book(bytes, out) {
+            self.take_book(conn, frame.channel, frame.native, frame.action, frame.book, recv, out);
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if !envelope.event.is_empty() {
             self.event(conn, envelope, out);
@@ -110,20 +117,13 @@ impl Okx {
         }
         let data = envelope.data.map_or("[]", |raw| raw.get());
         match &*envelope.arg.channel {
-            channel @ ("books" | "books-l2-tbt" | "books50-l2-tbt") => {
-                let depth = if channel == "books50-l2-tbt" { 50 } else { DEPTH };
-                for book in serde_json::from_str::<Vec<BookData<'_>>>(data)? {
-                    let snapshot = envelope.action == "snapshot" || book.before == Some(-1);
-                    self.books(conn, &envelope.arg.native, depth, snapshot, book, recv, out);
-                }
-            }
-            "bbo-tbt" => {
-                for top in serde_json::from_str::<Vec<BookData<'_>>>(data)? {
-                    self.top(conn, &envelope.arg.native, &top, recv, out);
-                }
+            channel @ ("books" | "books-l2-tbt" | "books50-l2-tbt" | "bbo-tbt") => {
+                for_each(data, |book: BookData<'_>| {
+                    self.take_book(conn, channel, &envelope.arg.native, &envelope.action, book, recv, out);
+                })?;
             }
             "trades" | "trades-all" => {
-                self.trades(conn, &serde_json::from_str::<Vec<WireTrade<'_>>>(data)?, recv, out);
+                for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?;
             }
             // What we did not subscribe to is somebody else's.
             _ => {}
@@ -143,6 +143,28 @@ impl Okx {
             "notice" => out.commands.push(Command::Reconnect(conn, "notice")),
             _ => {}
         }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one frame")]
+    fn take_book(
+        &mut self,
+        conn: Conn,
+        channel: &str,
+        native: &str,
+        action: &str,
+        book: BookData<'_>,
+        recv: Time,
+        out: &mut Out,
+    ) {
+        let depth = match channel {
+            "books" | "books-l2-tbt" => DEPTH,
+            "books50-l2-tbt" => 50,
+            "bbo-tbt" => return self.top(conn, native, book, recv, out),
+            // What we did not subscribe to is somebody else's.
+            _ => return,
+        };
+        let snapshot = action == "snapshot" || book.before == Some(-1);
+        self.books(conn, native, depth, snapshot, book, recv, out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one frame")]
@@ -166,7 +188,8 @@ impl Okx {
         let stamp = Stamp { ts: millis(&book.ts), recv };
         let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
         let checksum = book.checksum.unwrap_or(0);
-        let prove = |book: &Book| prove(book, checksum);
+        let text = &mut own.text;
+        let prove = |book: &Book| prove(text, book, checksum);
         if snapshot {
             keeper.set_depth(depth);
             own.in_band = true;
@@ -180,6 +203,7 @@ impl Okx {
             if ours {
                 keeper.update(&levels, prove, stamp, out);
             }
+            out.recycle(levels);
         } else if ours || !own.in_band {
             // While one connection replaces another, both deliver. Where each begins with a snapshot, that is when the
             // newer one takes over; elsewhere as soon as it reaches what the book has.
@@ -211,7 +235,7 @@ impl Okx {
         self.resync_due(recv, out);
     }
 
-    fn top(&mut self, conn: Conn, native: &str, top: &BookData<'_>, recv: Time, out: &mut Out) {
+    fn top(&mut self, conn: Conn, native: &str, top: BookData<'_>, recv: Time, out: &mut Out) {
         let Some((keeper, own)) = self.keep(native, out) else { return };
         keeper.heard(conn, recv, out);
         let ts = millis(&top.ts);
@@ -222,27 +246,25 @@ impl Okx {
         own.top_ms = made_ms;
         let best = |levels: &[Level]| levels.first().copied().filter(|level| !level.size.is_zero());
         keeper.ticker(best(&top.bids.0), best(&top.asks.0), Stamp { ts, recv }, out);
+        out.recycle(Levels { bids: top.bids.0, asks: top.asks.0, ..Levels::default() });
     }
 
-    fn trades(&mut self, conn: Conn, trades: &[WireTrade<'_>], recv: Time, out: &mut Out) {
-        for trade in trades {
-            let Ok(id) = trade.id.parse::<u64>() else {
-                let detail = format!("trade id {:?} is no number", trade.id);
-                let native = Some(trade.native.to_string());
-                out.reports.push(Report { fault: Fault::Undecodable, native, detail });
-                continue;
-            };
-            let Some((keeper, _)) = self.keep(&trade.native, out) else { continue };
-            keeper.heard(conn, recv, out);
-            let side = match &*trade.side {
-                "buy" => Some(Side::Buy),
-                "sell" => Some(Side::Sell),
-                _ => None,
-            };
-            let (price, size) = (trade.price.0, trade.size.0);
-            let told = Trade { price, size, side, trade_id: id.to_compact_string(), reference: None };
-            keeper.trade(id, told, Stamp { ts: millis(&trade.ts), recv }, out);
-        }
+    fn trade(&mut self, conn: Conn, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {
+        let Ok(id) = trade.id.parse::<u64>() else {
+            let detail = format!("trade id {:?} is no number", trade.id);
+            let native = Some(trade.native.to_string());
+            return out.reports.push(Report { fault: Fault::Undecodable, native, detail });
+        };
+        let Some((keeper, _)) = self.keep(&trade.native, out) else { return };
+        keeper.heard(conn, recv, out);
+        let side = match &*trade.side {
+            "buy" => Some(Side::Buy),
+            "sell" => Some(Side::Sell),
+            _ => None,
+        };
+        let (price, size) = (trade.price.0, trade.size.0);
+        let told = Trade { price, size, side, trade_id: id.to_compact_string(), reference: None };
+        keeper.trade(id, told, Stamp { ts: millis(&trade.ts), recv }, out);
     }
 
     /// A snapshot by REST.
@@ -463,11 +485,11 @@ fn millis(text: &str) -> Option<Time> {
     text.parse().ok().map(Time::from_millis)
 }
 
-fn prove(book: &Book, expected: i64) -> Result<(), Wrong> {
+fn prove(text: &mut Vec<u8>, book: &Book, expected: i64) -> Result<(), Wrong> {
     if expected == 0 {
         return Ok(());
     }
-    let found = i64::from(checksum(book).cast_signed());
+    let found = i64::from(checksum_by(text, book).cast_signed());
     if found == expected {
         return Ok(());
     }
@@ -479,6 +501,11 @@ fn prove(book: &Book, expected: i64) -> Result<(), Wrong> {
 /// colons, in the wire's own digits.
 pub fn checksum(book: &Book) -> u32 {
     let mut text = Vec::with_capacity(2_048);
+    checksum_by(&mut text, book)
+}
+
+fn checksum_by(text: &mut Vec<u8>, book: &Book) -> u32 {
+    text.clear();
     let (mut bids, mut asks) = (book.bids().take(CHECKSUM_LEVELS), book.asks().take(CHECKSUM_LEVELS));
     loop {
         let (bid, ask) = (bids.next(), asks.next());
@@ -486,11 +513,14 @@ pub fn checksum(book: &Book) -> u32 {
             break;
         }
         for level in [bid, ask].into_iter().flatten() {
-            write!(text, "{}:{}:", level.price, level.size).expect("a Vec takes it");
+            for number in [level.price, level.size] {
+                decimal::write_as_is(text, number);
+                text.push(b':');
+            }
         }
     }
     text.pop();
-    crc32fast::hash(&text)
+    crc32fast::hash(text)
 }
 
 #[cfg(test)]

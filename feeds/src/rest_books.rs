@@ -68,14 +68,15 @@ impl RestBooks {
         }
     }
 
-    /// The last update that a book has; none while it waits for its snapshot.
-    pub(crate) fn last(&self, native: &str) -> Option<u64> {
-        let keeper = self.roster.iter().find(|k| k.instrument().native == native)?;
-        self.syncs.get(keeper.number() as usize)?.last()
-    }
-
     /// Differences of an instrument that is kept, in order, as they came in one frame.
-    pub(crate) fn diffs(&mut self, conn: Conn, native: &str, diffs: Vec<Diff>, recv: Time, out: &mut Out) {
+    pub(crate) fn diffs(
+        &mut self,
+        conn: Conn,
+        native: &str,
+        diffs: impl IntoIterator<Item = Diff>,
+        recv: Time,
+        out: &mut Out,
+    ) {
         let newest = self.newest.is_none_or(|newest| newest == conn);
         let Some(keeper) = self.roster.by_native(native) else { return };
         let Some(sync) = self.syncs.get_mut(keeper.number() as usize) else { return };

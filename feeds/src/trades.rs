@@ -1,6 +1,9 @@
 //! Which trades were seen, so that each is told once although snapshots and connections overlap.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::HashSet;
 
 /// So many of the latest trade ids are remembered for each instrument. The largest overlap that a venue sends is
 /// Coinbase's snapshot of 100 trades.
@@ -42,20 +45,42 @@ impl SeenTrades {
 #[derive(Clone, Default, Debug)]
 pub struct SeenNames {
     hashes: VecDeque<u64>,
+    /// The same, to be found at once.
+    seen: HashSet<u64, BuildHasherDefault<AsItIs>>,
+}
+
+/// Hashes what is a hash already.
+#[derive(Clone, Copy, Default, Debug)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = fnv1a(bytes);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 impl SeenNames {
     /// Remembers an id. Returns whether it was new.
     pub fn insert(&mut self, id: &str) -> bool {
         let hash = fnv1a(id.as_bytes());
-        if self.hashes.contains(&hash) {
+        if self.seen.contains(&hash) {
             return false;
         }
-        self.hashes.push_back(hash);
-        if self.hashes.len() > TRADE_IDS_MAX {
-            self.hashes.pop_front();
+        if self.hashes.len() >= TRADE_IDS_MAX
+            && let Some(oldest) = self.hashes.pop_front()
+        {
+            self.seen.remove(&oldest);
         }
-        true
+        self.hashes.push_back(hash);
+        self.seen.insert(hash)
     }
 }
 

@@ -1,11 +1,14 @@
 //! What the venues' JSON has in common: decimals that never pass through a float, borrowed text, the report on a frame
 //! that could not be decoded.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use ticker_market::{Decimal, Level, decimal};
+use ticker_market::{Decimal, Level, Levels, decimal};
 
 use crate::{Fault, Out, REPORT_BYTES, Report};
 
@@ -116,6 +119,62 @@ impl<'de> Deserialize<'de> for LevelPairs {
     }
 }
 
+/// Changes of both sides as `[["buy","price","size"],…]`: what is not `buy` is of the asks.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Sided(pub(crate) Levels);
+
+impl<'de> Deserialize<'de> for Sided {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Change<'a>(#[serde(borrow)] Cow<'a, str>, Quoted, Quoted);
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Sided;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of changes")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Sided, A::Error> {
+                let mut levels = Levels::default();
+                while let Some(Change(side, price, size)) = seq.next_element::<Change<'de>>()? {
+                    let list = if side == "buy" { &mut levels.bids } else { &mut levels.asks };
+                    list.push(Level { price: price.0, size: size.0 });
+                }
+                Ok(Sided(levels))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// Gives each element of a list to `each`, not before all were read once: so nothing is told of a list that cannot be
+/// read to its end, and none is kept meanwhile.
+pub(crate) fn for_each<'a, T: Deserialize<'a>>(
+    text: &'a str,
+    mut each: impl FnMut(T),
+) -> Result<(), serde_json::Error> {
+    struct Elements<F, T>(F, PhantomData<T>);
+    impl<'de, F: FnMut(T), T: Deserialize<'de>> Visitor<'de> for Elements<F, T> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+            while let Some(element) = seq.next_element()? {
+                self.0(element);
+            }
+            Ok(())
+        }
+    }
+    let mut first = serde_json::Deserializer::from_str(text);
+    first.deserialize_seq(Elements(|_: T| {}, PhantomData))?;
+    first.end()?;
+    serde_json::Deserializer::from_str(text).deserialize_seq(Elements(&mut each, PhantomData))
+}
+
 /// One side of a quote: venues write an empty side as zeros.
 pub(crate) fn side_of_quote(price: Decimal, size: Decimal) -> Option<Level> {
     let there = !price.is_zero() && !size.is_zero();
@@ -151,6 +210,17 @@ mod tests {
         assert!(serde_json::from_str::<Number>("[1]").is_err());
         assert!(serde_json::from_str::<Quoted>("1").is_err());
         assert!(serde_json::from_str::<MaybeQuoted>(r#""""#).expect("empty").0.is_none());
+    }
+
+    #[test]
+    fn elements_are_given_when_all_can_be_read() {
+        let mut told = Vec::new();
+        assert!(for_each("[1,2, 3]", |number: u8| told.push(number)).is_ok());
+        assert!(for_each("[]", |number: u8| told.push(number)).is_ok());
+        for bad in ["[1,2,x]", "[1,2", "[1]]", "[1,256]", "7", "", "null"] {
+            assert!(for_each(bad, |number: u8| told.push(number)).is_err(), "{bad}");
+        }
+        assert_eq!(told, [1, 2, 3]);
     }
 
     #[test]

@@ -70,8 +70,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChannelFrame<'a> {
 }
 
 /// Price, count of orders, amount: below zero on the ask side; a count of zero removes the level.
-#[derive(Deserialize)]
-pub(super) struct WireLevel(Number, u64, Number);
+#[derive(Deserialize, Debug)]
+pub(super) struct WireLevel(pub(super) Number, pub(super) u64, pub(super) Number);
 
 impl WireLevel {
     /// The level, and whether it is a bid.

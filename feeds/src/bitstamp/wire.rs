@@ -23,7 +23,7 @@ pub(super) struct Envelope<'a> {
 }
 
 /// `diff_order_book_<pair>`, and REST `order_book`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct BookData<'a> {
     #[serde(borrow)]
     pub(super) microtimestamp: Cow<'a, str>,

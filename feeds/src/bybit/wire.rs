@@ -32,7 +32,7 @@ pub(super) struct Envelope<'a> {
 }
 
 /// `orderbook.<depth>.<symbol>`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct BookData<'a> {
     #[serde(borrow)]
     pub(super) s: Cow<'a, str>,

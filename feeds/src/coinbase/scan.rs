@@ -1,9 +1,14 @@
-//! `l2_data` frames, scanned ([`crate::scan`]): nine in ten bytes that the venue sends.
+//! Frames of one event, scanned ([`crate::scan`]): `l2_data`, which is nine in ten bytes that the venue sends, trades and
+//! tickers.
+
+use std::borrow::Cow;
 
 use ticker_market::{Level, Levels};
 
+use super::wire::{Ticker, WireTrade};
 use crate::Out;
-use crate::scan::Scan;
+use crate::scan::{Rows, Scan, fill};
+use crate::wire::{MaybeQuoted, Quoted};
 
 /// A frame with one event.
 #[derive(Debug)]
@@ -19,13 +24,7 @@ pub(super) struct BookFrame<'a> {
 pub(super) fn book<'a>(bytes: &'a [u8], out: &mut Out) -> Option<BookFrame<'a>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"channel\":\"l2_data\"")?;
-    // Documented, and not always sent.
-    let _ = scan.eat(b",\"client_id\":\"\"");
-    scan.eat(b",\"timestamp\":\"")?;
-    let timestamp = scan.until_quote()?;
-    scan.eat(b",\"sequence_num\":")?;
-    let sequence_num = scan.whole()?;
-    scan.eat(b",\"events\":[{\"type\":")?;
+    let (timestamp, sequence_num) = head(&mut scan)?;
     let is_snapshot = match scan.text()? {
         "snapshot" => true,
         "update" => false,
@@ -40,6 +39,94 @@ pub(super) fn book<'a>(bytes: &'a [u8], out: &mut Out) -> Option<BookFrame<'a>> 
         return None;
     }
     Some(BookFrame { timestamp, sequence_num, is_snapshot, product_id, levels })
+}
+
+/// From behind the channel to the type of the only event: when the frame was made, and its number.
+fn head<'a>(scan: &mut Scan<'a>) -> Option<(&'a str, u64)> {
+    // Documented, and not always sent.
+    let _ = scan.eat(b",\"client_id\":\"\"");
+    scan.eat(b",\"timestamp\":\"")?;
+    let timestamp = scan.until_quote()?;
+    scan.eat(b",\"sequence_num\":")?;
+    let sequence_num = scan.whole()?;
+    scan.eat(b",\"events\":[{\"type\":")?;
+    Some((timestamp, sequence_num))
+}
+
+/// A frame with one event, which is a list.
+#[derive(Debug)]
+pub(super) struct ListFrame<'a, T> {
+    pub(super) timestamp: &'a str,
+    pub(super) sequence_num: u64,
+    pub(super) rows: Rows<'a, T>,
+}
+
+/// A frame of trades; `None` where it is not of the usual form.
+pub(super) fn trades(bytes: &[u8]) -> Option<ListFrame<'_, WireTrade<'_>>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"channel\":\"market_trades\"")?;
+    let (timestamp, sequence_num) = head(&mut scan)?;
+    scan.text()?;
+    scan.eat(b",\"trades\":")?;
+    let rows = scan.rows(trade, |_| Some(()))?;
+    scan.eat(b"}]}")?;
+    scan.end()?;
+    Some(ListFrame { timestamp, sequence_num, rows })
+}
+
+fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    let (mut product_id, mut trade_id, mut price, mut size, mut time, mut side) = (None, None, None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"product_id" => fill(&mut product_id, scan.text()),
+        b"trade_id" => fill(&mut trade_id, scan.text()),
+        b"price" => fill(&mut price, scan.quoted()),
+        b"size" => fill(&mut size, scan.quoted()),
+        b"time" => fill(&mut time, scan.text()),
+        b"side" => fill(&mut side, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(WireTrade {
+        product_id: Cow::Borrowed(product_id?),
+        trade_id: Cow::Borrowed(trade_id?),
+        price: Quoted(price?),
+        size: Quoted(size?),
+        time: Cow::Borrowed(time.unwrap_or_default()),
+        side: Cow::Borrowed(side.unwrap_or_default()),
+    })
+}
+
+/// A frame of tickers; `None` where it is not of the usual form.
+pub(super) fn tickers(bytes: &[u8]) -> Option<ListFrame<'_, Ticker<'_>>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"channel\":\"ticker")?;
+    let _ = scan.eat(b"_batch");
+    scan.eat(b"\"")?;
+    let (timestamp, sequence_num) = head(&mut scan)?;
+    scan.text()?;
+    scan.eat(b",\"tickers\":")?;
+    let rows = scan.rows(ticker, |_| Some(()))?;
+    scan.eat(b"}]}")?;
+    scan.end()?;
+    Some(ListFrame { timestamp, sequence_num, rows })
+}
+
+fn ticker<'a>(scan: &mut Scan<'a>) -> Option<Ticker<'a>> {
+    let (mut product_id, mut bid, mut ask, mut bid_size, mut ask_size) = (None, None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"product_id" => fill(&mut product_id, scan.text()),
+        b"best_bid" => fill(&mut bid, scan.maybe_quoted()),
+        b"best_ask" => fill(&mut ask, scan.maybe_quoted()),
+        b"best_bid_quantity" => fill(&mut bid_size, scan.maybe_quoted()),
+        b"best_ask_quantity" => fill(&mut ask_size, scan.maybe_quoted()),
+        _ => scan.pass_over(),
+    })?;
+    Some(Ticker {
+        product_id: Cow::Borrowed(product_id?),
+        best_bid: MaybeQuoted(bid.flatten()),
+        best_ask: MaybeQuoted(ask.flatten()),
+        best_bid_quantity: MaybeQuoted(bid_size.flatten()),
+        best_ask_quantity: MaybeQuoted(ask_size.flatten()),
+    })
 }
 
 /// `[`, which was read, the changes, and the end of the frame.
@@ -82,8 +169,42 @@ fn changes(mut scan: Scan<'_>, levels: &mut Levels) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coinbase::wire::{BookEvent, Envelope};
-    use crate::scan::tests::changed;
+    use crate::coinbase::wire::{BookEvent, Envelope, TickerEvent, TradesEvent};
+    use crate::scan::tests::{changed, reads_what_serde_reads};
+
+    #[test]
+    fn lists_are_read_as_serde_reads_them() {
+        let text = include_str!("../../fixtures/coinbase/session.jsonl");
+        let of = |channel: &str| text.lines().filter(|l| l.contains(channel)).collect::<Vec<_>>();
+        reads_what_serde_reads(
+            &of(r#""channel":"market_trades""#),
+            |bytes, _| {
+                let frame = trades(bytes)?;
+                Some(format!("{:?}", (frame.timestamp, frame.sequence_num, frame.rows.collect::<Vec<_>>())))
+            },
+            |bytes| {
+                let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+                let mut events: Vec<TradesEvent<'_>> = serde_json::from_str(envelope.events?.get()).ok()?;
+                let event = events.pop().filter(|_| events.is_empty())?;
+                assert_eq!(envelope.channel, "market_trades");
+                Some(format!("{:?}", (&*envelope.timestamp, envelope.sequence_num?, event.trades)))
+            },
+        );
+        reads_what_serde_reads(
+            &of(r#""channel":"ticker"#),
+            |bytes, _| {
+                let frame = tickers(bytes)?;
+                Some(format!("{:?}", (frame.timestamp, frame.sequence_num, frame.rows.collect::<Vec<_>>())))
+            },
+            |bytes| {
+                let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+                let mut events: Vec<TickerEvent<'_>> = serde_json::from_str(envelope.events?.get()).ok()?;
+                let event = events.pop().filter(|_| events.is_empty())?;
+                assert!(matches!(&*envelope.channel, "ticker" | "ticker_batch"));
+                Some(format!("{:?}", (&*envelope.timestamp, envelope.sequence_num?, event.tickers)))
+            },
+        );
+    }
 
     /// What a scan accepts, serde reads the same, digit for digit.
     #[test]

@@ -71,7 +71,7 @@ pub(super) struct TradesEvent<'a> {
     pub(super) trades: Vec<WireTrade<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct WireTrade<'a> {
     #[serde(borrow)]
     pub(super) product_id: Cow<'a, str>,
@@ -91,7 +91,7 @@ pub(super) struct TickerEvent<'a> {
     pub(super) tickers: Vec<Ticker<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct Ticker<'a> {
     #[serde(borrow)]
     pub(super) product_id: Cow<'a, str>,

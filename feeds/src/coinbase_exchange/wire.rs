@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use crate::wire::{LevelPairs, Quoted};
+use crate::wire::{LevelPairs, Quoted, Sided};
 
 /// What every frame has.
 #[derive(Deserialize)]
@@ -30,19 +30,14 @@ pub(super) struct Snapshot<'a> {
 }
 
 /// `l2update`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct BookUpdate<'a> {
     #[serde(borrow)]
     pub(super) product_id: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) changes: Vec<Change<'a>>,
+    pub(super) changes: Sided,
     #[serde(borrow, default)]
     pub(super) time: Cow<'a, str>,
 }
-
-/// Side, price, size.
-#[derive(Deserialize)]
-pub(super) struct Change<'a>(#[serde(borrow)] pub(super) Cow<'a, str>, pub(super) Quoted, pub(super) Quoted);
 
 /// `match`, `last_match`
 #[derive(Deserialize)]

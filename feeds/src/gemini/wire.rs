@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::wire::{LevelPairs, MaybeQuoted, Number, Quoted};
+use crate::wire::{LevelPairs, MaybeQuoted, Number, Quoted, Sided};
 
 /// What tells the frames apart.
 #[derive(Deserialize)]
@@ -44,7 +44,7 @@ pub(super) struct Refusal {
 }
 
 /// `{symbol}@depth@100ms`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct DepthUpdate<'a> {
     /// Nanoseconds.
     #[serde(rename = "E")]
@@ -95,22 +95,17 @@ pub(super) struct WireTrade<'a> {
 }
 
 /// `l2_updates` of Market Data v2: the first one is a snapshot, and has the trades before it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct L2Updates<'a> {
     #[serde(borrow)]
     pub(super) symbol: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) changes: Vec<Change<'a>>,
+    pub(super) changes: Sided,
     #[serde(borrow, default)]
     pub(super) trades: Option<Vec<V2Trade<'a>>>,
 }
 
-/// Side, price, size.
-#[derive(Deserialize)]
-pub(super) struct Change<'a>(#[serde(borrow)] pub(super) Cow<'a, str>, pub(super) Quoted, pub(super) Quoted);
-
 /// `trade` of Market Data v2.
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct V2Trade<'a> {
     #[serde(borrow)]
     pub(super) symbol: Cow<'a, str>,

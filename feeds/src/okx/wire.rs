@@ -34,7 +34,7 @@ pub(super) struct Arg<'a> {
 }
 
 /// `books`, `books-l2-tbt`, `books50-l2-tbt`, `bbo-tbt`, and REST `market/books`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct BookData<'a> {
     #[serde(default)]
     pub(super) asks: LevelPairs,

@@ -14,6 +14,9 @@ use crate::{Decimal, decimal};
 /// 27,236).
 pub const LEVELS_PER_SIDE_MAX: usize = 200_000;
 
+/// Where a search begins that knows nothing better: most changes are near the best price.
+const BEST: usize = usize::MAX;
+
 /// Why a change was refused. The book is then in an undefined state and must be replaced by a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BookError {
@@ -38,7 +41,7 @@ pub struct Book {
 
 impl Default for Book {
     fn default() -> Self {
-        Self { bids: Side::default(), asks: Side::default(), sum: Some(0), text: Vec::new() }
+        Self { bids: Side::bids(), asks: Side::asks(), sum: Some(0), text: Vec::new() }
     }
 }
 
@@ -80,7 +83,7 @@ impl Book {
                 if is_better && !level.size.is_zero() && !level.size.is_sign_negative() {
                     self.side_mut(side).push(*level);
                     self.sum_up(side, *level);
-                } else if self.find(side, level.price).is_err() {
+                } else if self.find(side, level.price, BEST).is_err() {
                     self.set(side, *level)?;
                 }
             }
@@ -90,13 +93,8 @@ impl Book {
 
     /// Applies changed levels.
     pub fn apply(&mut self, levels: &Levels) -> Result<(), BookError> {
-        for level in &levels.bids {
-            self.set(BookSide::Bid, *level)?;
-        }
-        for level in &levels.asks {
-            self.set(BookSide::Ask, *level)?;
-        }
-        Ok(())
+        self.exchange_all(BookSide::Bid, &levels.bids, |_, _| {})?;
+        self.exchange_all(BookSide::Ask, &levels.asks, |_, _| {})
     }
 
     /// Sets one level; a size of zero removes it. Returns whether the book changed.
@@ -106,10 +104,34 @@ impl Book {
 
     /// As [`Book::set`]. Returns the size that the price had before; zero where it had none.
     pub fn exchange(&mut self, side: BookSide, level: Level) -> Result<Decimal, BookError> {
+        self.exchange_near(side, level, &mut { BEST })
+    }
+
+    /// As [`Book::exchange`] for one level after the other, quickest where they come in order, one way or the other.
+    /// `told` is given each with the size that its price had before.
+    #[inline]
+    pub fn exchange_all(
+        &mut self,
+        side: BookSide,
+        levels: &[Level],
+        mut told: impl FnMut(Level, Decimal),
+    ) -> Result<(), BookError> {
+        let mut near = BEST;
+        for level in levels {
+            let before = self.exchange_near(side, *level, &mut near)?;
+            told(*level, before);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn exchange_near(&mut self, side: BookSide, level: Level, near: &mut usize) -> Result<Decimal, BookError> {
         if level.size.is_sign_negative() && !level.size.is_zero() {
             return Err(BookError::NegativeSize);
         }
-        let found = self.find(side, level.price);
+        let found = self.find(side, level.price, *near);
+        let (Ok(Place { run, .. }) | Err(Place { run, .. })) = found;
+        *near = run;
         let list = self.side_mut(side);
         let before = match found {
             Ok(place) if level.size.is_zero() => list.remove(place),
@@ -156,6 +178,11 @@ impl Book {
         self.asks.iter()
     }
 
+    /// How many levels a side has.
+    pub fn levels(&self, side: BookSide) -> usize {
+        self.side(side).len()
+    }
+
     /// The best bid.
     pub fn best_bid(&self) -> Option<Level> {
         self.bids.best().copied()
@@ -168,7 +195,7 @@ impl Book {
 
     /// The size at a price, if there is a level.
     pub fn size_at(&self, side: BookSide, price: Decimal) -> Option<Decimal> {
-        let place = self.find(side, price).ok()?;
+        let place = self.find(side, price, BEST).ok()?;
         Some(self.side(side).at(place).size)
     }
 
@@ -221,11 +248,8 @@ impl Book {
     }
 
     #[inline]
-    fn find(&self, side: BookSide, price: Decimal) -> Result<Place, Place> {
-        match side {
-            BookSide::Bid => self.bids.find(|other| order(other, price)),
-            BookSide::Ask => self.asks.find(|other| order(price, other)),
-        }
+    fn find(&self, side: BookSide, price: Decimal, near: usize) -> Result<Place, Place> {
+        self.side(side).find(price, near)
     }
 
     /// A level came.
@@ -251,6 +275,12 @@ impl PartialEq for Book {
     fn eq(&self, other: &Self) -> bool {
         self.bids().eq(other.bids()) && self.asks().eq(other.asks())
     }
+}
+
+/// Are two numbers the same, however they are written?
+#[inline]
+pub fn is_same(a: Decimal, b: Decimal) -> bool {
+    if a.scale() == b.scale() { a.mantissa() == b.mantissa() } else { a == b }
 }
 
 /// The order of two prices. Those of one instrument have one scale at nearly every venue, and then the digits decide.

@@ -32,6 +32,19 @@ pub fn write(out: &mut Vec<u8>, value: Decimal) {
     write_scaled(out, itoa::Buffer::new().format(digits).as_bytes(), scale as usize);
 }
 
+/// Appends the text of `value` with all the digits of its scale, as the wire had them.
+pub fn write_as_is(out: &mut Vec<u8>, value: Decimal) {
+    let digits = value.mantissa().unsigned_abs();
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let scale = value.scale() as usize;
+    match u64::try_from(digits) {
+        Ok(small) => write_scaled(out, itoa::Buffer::new().format(small).as_bytes(), scale),
+        Err(_) => write_scaled(out, itoa::Buffer::new().format(digits).as_bytes(), scale),
+    }
+}
+
 /// The canonical text of `value`; see [`write()`].
 pub fn to_text(value: Decimal) -> String {
     let mut out = Vec::with_capacity(24);
@@ -117,6 +130,15 @@ mod tests {
             ("5.1E-05", "0.000051"),
         ] {
             assert_eq!(to_text(parse(wire).expect(wire)), text, "{wire}");
+        }
+    }
+
+    #[test]
+    fn text_as_it_is_has_every_digit() {
+        for text in ["0", "0.000", "100", "67123.450", "0.00005100", "-1.50", "12345678901234567890.12345000"] {
+            let mut out = Vec::new();
+            write_as_is(&mut out, parse(text).expect(text));
+            assert_eq!(String::from_utf8(out).as_deref(), Ok(text));
         }
     }
 

@@ -1,0 +1,84 @@
+//! Changes of one book, scanned ([`crate::scan`]).
+
+use std::borrow::Cow;
+
+use ticker_market::Time;
+
+use super::Row;
+use crate::scan::{Rows, Scan, fill};
+use crate::wire::Number;
+
+/// What comes between the partials of `orderBookL2`, of one symbol.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    pub(super) action: &'a str,
+    pub(super) symbol: &'a str,
+    /// The latest of the rows' times.
+    pub(super) ts: Option<Time>,
+    pub(super) rows: Rows<'a, Row<'a>>,
+}
+
+/// `None` where the frame is not of the usual form.
+pub(super) fn changes(bytes: &[u8]) -> Option<Changes<'_>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"table\":\"orderBookL2")?;
+    let _ = scan.eat(b"_25");
+    scan.eat(b"\",\"action\":\"")?;
+    let action = scan.until_quote().filter(|action| *action != "partial")?;
+    scan.eat(b",\"data\":")?;
+    let (mut symbol, mut ts) = (None, None);
+    let rows = scan.rows(row, |row| {
+        ts = ts.max(Time::parse_rfc3339(&row.timestamp));
+        let Cow::Borrowed(own) = row.symbol else { return None };
+        (*symbol.get_or_insert(own) == own).then_some(())
+    })?;
+    scan.eat(b"}")?;
+    scan.end()?;
+    Some(Changes { action, symbol: symbol?, ts, rows })
+}
+
+fn row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
+    let (mut symbol, mut id, mut side, mut size, mut price, mut timestamp) = (None, None, None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"symbol" => fill(&mut symbol, scan.text()),
+        b"id" => fill(&mut id, scan.whole()),
+        b"side" => fill(&mut side, scan.text()),
+        b"size" => fill(&mut size, scan.number()),
+        b"price" => fill(&mut price, scan.number()),
+        b"timestamp" => fill(&mut timestamp, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(Row {
+        symbol: Cow::Borrowed(symbol?),
+        id: id?,
+        side: Cow::Borrowed(side?),
+        size: size.map(Number),
+        price: price.map(Number),
+        timestamp: Cow::Borrowed(timestamp.unwrap_or_default()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitmex::Envelope;
+    use crate::scan::tests::reads_what_serde_reads;
+
+    #[test]
+    fn a_scan_reads_what_serde_reads() {
+        let text = include_str!("../../fixtures/bitmex/session.jsonl");
+        let is_change = |line: &&str| line.contains(r#""table":"orderBookL2"#) && !line.contains("partial");
+        let frames: Vec<&str> = text.lines().filter(is_change).collect();
+        let scan = |bytes: &[u8]| {
+            let frame = changes(bytes)?;
+            Some(format!("{:?}", (frame.action, frame.symbol, frame.rows.collect::<Vec<_>>())))
+        };
+        let parse = |bytes: &[u8]| {
+            let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+            assert!(matches!(&*envelope.table, "orderBookL2" | "orderBookL2_25") && envelope.error.is_none());
+            let rows: Vec<Row<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
+            Some(format!("{:?}", (&*envelope.action, rows[0].symbol.to_string(), rows)))
+        };
+        reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
+    }
+}
