@@ -52,6 +52,11 @@ const GEMINI: [&str; 3] = [
 const BITFINEX: [&str; 2] =
     [include_str!("../fixtures/bitfinex/session.jsonl"), include_str!("../fixtures/bitfinex/pairs.json")];
 
+const BITGET: [&str; 3] = [
+    include_str!("../fixtures/bitget/session.jsonl"),
+    include_str!("../fixtures/bitget/symbols.json"),
+    include_str!("../fixtures/bitget/contracts.json"),
+];
 const BITMEX: [&str; 2] =
     [include_str!("../fixtures/bitmex/session.jsonl"), include_str!("../fixtures/bitmex/instruments.json")];
 const DERIBIT: [&str; 2] =
@@ -68,6 +73,8 @@ const KUCOIN: [&str; 3] = [
 ];
 
 const URLS: &[&str] = &[
+    "https://api.bitget.com/api/v2/spot/public/symbols",
+    "https://api.bitget.com/api/v2/mix/market/contracts?productType=USDT-FUTURES",
     "https://www.bitmex.com/api/v1/instrument/active",
     "https://www.deribit.com/api/v2/public/get_instruments?currency=any",
     "https://api.gateio.ws/api/v4/spot/order_book?currency_pair=BTC_USDT&limit=100&with_id=true",
@@ -97,6 +104,7 @@ const VENUES: &[(&str, &[&str])] = &[
     ("binance", &BINANCE),
     ("binance-usdm", &BINANCE_USDM),
     ("bitfinex", &BITFINEX),
+    ("bitget", &BITGET),
     ("bitmex", &BITMEX),
     ("bitstamp", &BITSTAMP),
     ("bybit", &BYBIT),
@@ -228,6 +236,11 @@ fn binance_usdm() {
 #[test]
 fn bitfinex() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitfinex", &BITFINEX, bytes));
+}
+
+#[test]
+fn bitget() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitget", &BITGET, bytes));
 }
 
 #[test]
