@@ -39,8 +39,9 @@ const COINBASE_EXCHANGE: [&str; 2] = [
     include_str!("../fixtures/coinbase-exchange/session.jsonl"),
     include_str!("../fixtures/coinbase-exchange/products.json"),
 ];
-const BITSTAMP: [&str; 3] = [
+const BITSTAMP: [&str; 4] = [
     include_str!("../fixtures/bitstamp/session.jsonl"),
+    include_str!("../fixtures/bitstamp/orders.jsonl"),
     include_str!("../fixtures/bitstamp/order_book.json"),
     include_str!("../fixtures/bitstamp/markets.json"),
 ];
@@ -73,6 +74,7 @@ const KUCOIN: [&str; 3] = [
 ];
 
 const URLS: &[&str] = &[
+    "https://www.bitstamp.net/api/v2/order_book/btcusd/?group=2",
     "https://api.bitget.com/api/v2/spot/public/symbols",
     "https://api.bitget.com/api/v2/mix/market/contracts?productType=USDT-FUTURES",
     "https://www.bitmex.com/api/v1/instrument/active",
