@@ -240,7 +240,9 @@ mod tests {
         Event { before: place(n - 1), id: place(n), order }
     }
 
-    fn list(book: &Book) -> (Vec<(Decimal, Decimal)>, Vec<(Decimal, Decimal)>) {
+    type Pairs = Vec<(Decimal, Decimal)>;
+
+    fn list(book: &Book) -> (Pairs, Pairs) {
         let pairs = |l: &Level| (l.price, l.size);
         (book.bids().map(pairs).collect(), book.asks().map(pairs).collect())
     }
