@@ -116,10 +116,11 @@ struct WireTrade<'a> {
     timestamp: Cow<'a, str>,
     #[serde(borrow)]
     symbol: Cow<'a, str>,
-    /// The taker's.
+    /// The taker's; none of an index, whose prices are listed as trades of nothing.
     #[serde(borrow, default)]
-    side: Cow<'a, str>,
-    size: Number,
+    side: Option<Cow<'a, str>>,
+    #[serde(default)]
+    size: Option<Number>,
     price: Number,
     #[serde(borrow, rename = "trdMatchID")]
     id: Cow<'a, str>,
@@ -283,6 +284,7 @@ impl Bitmex {
     }
 
     fn trade(&mut self, conn: Conn, partial: bool, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {
+        let Some(size) = trade.size.map(|size| size.0).filter(|size| !size.is_zero()) else { return };
         let Some((keeper, own)) = self.keep(&trade.symbol, out) else { return };
         keeper.heard(conn, recv, out);
         // The first partial is of the past; a later one fills the hole that a broken connection left.
@@ -293,8 +295,8 @@ impl Bitmex {
         }
         let told = Trade {
             price: trade.price.0,
-            size: trade.size.0,
-            side: match &*trade.side {
+            size,
+            side: match trade.side.as_deref().unwrap_or_default() {
                 "Buy" => Some(Side::Buy),
                 "Sell" => Some(Side::Sell),
                 _ => None,

@@ -6,20 +6,24 @@
 //! lag behind by a second. Now and then a snapshot is held against the live book ([`REFRESH_EVERY_MS`](crate::resync::REFRESH_EVERY_MS)),
 //! because a difference that was lost shows nowhere else.
 //!
-//! Orders one by one (`live_orders`) are not subscribed to. Where a recording holds them, their chain is verified, and no
-//! book is made of them.
+//! Orders one by one (`live_orders`) are not subscribed to: they are a hundred times the frames. Where they come instead of
+//! differences, the book is built of them, and their chain proves that none is missing (`sequenced`).
 
+mod orders;
 mod scan;
 mod wire;
 
 use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString};
+use hashbrown::HashSet;
+use ticker_market::book::BookSide;
 use ticker_market::{Book, Decimal, Integrity, Levels, Side, Time, Trade};
 
-use self::wire::{BookData, Envelope, Market, Refusal, WireTrade};
+use self::orders::{Event, Order, Orders};
+use self::wire::{BookData, Envelope, Market, OrderBook, Refusal, WireOrder, WireTrade};
 use crate::depth::{DepthSync, Diff, Misfit, Rule, Step};
-use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
+use crate::keeper::{AWAITING_SNAPSHOT, Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{Budget, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::{by_suffix, joined};
@@ -45,6 +49,8 @@ pub struct Bitstamp {
     roster: Roster,
     /// What only Bitstamp keeps of an instrument, by its number.
     own: Vec<Own>,
+    /// Books that are built order by order, by the venue's own name.
+    by_order: HashSet<CompactString>,
     listing: Listing,
     list: Resync,
     refresh: Refresh,
@@ -58,8 +64,8 @@ struct Own {
     sync: DepthSync,
     /// The last difference, and the connection that it came by.
     seen: Option<(Conn, u64)>,
-    /// The last event of an order, and the connection that it came by.
-    order: Option<(Conn, u128)>,
+    /// The book's orders; none where differences make it.
+    orders: Option<Box<Orders>>,
 }
 
 impl Bitstamp {
@@ -69,6 +75,7 @@ impl Bitstamp {
         Self {
             roster: Roster::new("bitstamp", ways, symbols),
             own: Vec::new(),
+            by_order: HashSet::new(),
             listing: Listing::default(),
             list: Resync::default(),
             refresh: Refresh::default(),
@@ -87,7 +94,7 @@ impl Bitstamp {
         let keeper = self.roster.keep(native, describe, out)?;
         let number = keeper.number() as usize;
         if self.own.len() <= number {
-            self.own.resize(number + 1, Own { sync: DepthSync::new(Rule::Ranges), seen: None, order: None });
+            self.own.resize(number + 1, Own { sync: DepthSync::new(Rule::Ranges), seen: None, orders: None });
         }
         Some((keeper, &mut self.own[number]))
     }
@@ -112,7 +119,7 @@ impl Bitstamp {
             }
             "order_created" | "order_changed" | "order_deleted" => {
                 if let Some(native) = envelope.channel.strip_prefix("live_orders_") {
-                    self.order(conn, native, &envelope, recv, out);
+                    self.order(conn, native, &envelope, serde_json::from_str(data)?, recv, out);
                 }
             }
             "bts:request_reconnect" => out.commands.push(Command::Reconnect(conn, "request_reconnect")),
@@ -130,6 +137,9 @@ impl Bitstamp {
 
     fn diff(&mut self, conn: Conn, native: &str, book: BookData<'_>, recv: Time, out: &mut Out) {
         let newest = self.newest == Some(conn);
+        if self.by_order.contains(native) && !self.leave_orders(native, recv, out) {
+            return;
+        }
         let Some((keeper, own)) = self.keep(native, out) else { return };
         keeper.heard(conn, recv, out);
         let Some(last) = micros(&book.microtimestamp) else {
@@ -196,16 +206,102 @@ impl Bitstamp {
         keeper.trade(trade.id, told, Stamp { ts, recv }, out);
     }
 
-    /// Each event of an order names the one before it.
-    fn order(&mut self, conn: Conn, native: &str, event: &Envelope<'_>, recv: Time, out: &mut Out) {
+    /// An event of an order. Where differences came before, they make the book.
+    fn order(&mut self, conn: Conn, native: &str, event: &Envelope<'_>, order: WireOrder, recv: Time, out: &mut Out) {
+        let newest = self.newest == Some(conn);
         let Some((keeper, own)) = self.keep(native, out) else { return };
-        keeper.heard(conn, recv, out);
-        let before = event_number(&event.pre_event_id);
-        if let Some((_, last)) = own.order.filter(|(from, last)| *from == conn && before != Some(*last)) {
-            let detail = format!("what follows order event {} came, the last was {last:032x}", event.pre_event_id);
-            out.reports.push(Report { fault: Fault::Gap, native: Some(native.to_owned()), detail });
+        let ids = (event_number(&event.pre_event_id), event_number(&event.event_id));
+        // Events had no ids once: nothing would show that one is missing.
+        let (Some(before), Some(id)) = ids else { return keeper.heard(conn, recv, out) };
+        if own.seen.is_some() || own.sync.is_synced() {
+            return keeper.heard(conn, recv, out);
         }
-        own.order = event_number(&event.event_id).map(|id| (conn, id));
+        let first = own.orders.is_none();
+        keeper.set_integrity(Integrity::Sequenced);
+        keeper.heard(conn, recv, out);
+        let size = if event.event == "order_deleted" { Decimal::ZERO } else { order.amount_str.0 };
+        let order = Order { id: order.id, side: order.side(), price: order.price_str.0, size };
+        let step = own.orders.get_or_insert_default().event(Event { before, id, order });
+        if newest {
+            keeper.adopt(conn);
+        }
+        let ts = u64::try_from(id >> 64).ok().and_then(|micros| i64::try_from(micros).ok()).map(Time::from_micros);
+        Self::told(conn, keeper, own, step, Stamp { ts, recv }, out);
+        if first {
+            self.by_order.insert(native.into());
+        }
+        self.fetch_due(recv, out);
+    }
+
+    /// Tells what an event or a snapshot of orders led to.
+    fn told(conn: Conn, keeper: &mut Keeper, own: &mut Own, step: orders::Step, stamp: Stamp, out: &mut Out) {
+        let Some(orders) = &mut own.orders else { return };
+        let live = match step {
+            orders::Step::Nothing => true,
+            orders::Step::Waiting => {
+                if !keeper.resync.is_asked() {
+                    keeper.resync.request(stamp.recv);
+                }
+                true
+            }
+            orders::Step::Whole => keeper.snapshot_book(conn, orders.book().clone(), stamp, out),
+            orders::Step::Changed(levels) => keeper.update(&levels, |_| Ok(()), stamp, out),
+            orders::Step::Wrong(wrong) => {
+                keeper.fault(wrong, stamp, out);
+                true
+            }
+        };
+        if !live {
+            orders.reset();
+        }
+    }
+
+    /// Differences came of a book that waits for its orders' snapshot: they make it.
+    fn leave_orders(&mut self, native: &str, now: Time, out: &mut Out) -> bool {
+        let Some(keeper) = self.roster.by_native(native) else { return false };
+        let Some(own) = self.own.get_mut(keeper.number() as usize) else { return false };
+        let waits = own.orders.as_ref().is_none_or(|orders| orders.is_waiting() || !orders.has_begun());
+        if waits {
+            own.orders = None;
+            if keeper.is_live() {
+                keeper.invalidate(AWAITING_SNAPSHOT, now, out);
+            }
+            keeper.set_integrity(Integrity::Ordered);
+            self.by_order.remove(native);
+        }
+        waits
+    }
+
+    /// A snapshot of a book's orders.
+    fn orders(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
+        let Some(native) = url.split_once("/?group=2").and_then(|(url, _)| pair_of(url)) else { return };
+        let snapshot = serde_json::from_slice::<OrderBook<'_>>(body).ok();
+        let Some((since, snapshot)) = snapshot.and_then(|s| Some((micros(&s.microtimestamp)?, s))) else {
+            return undecodable(body, out);
+        };
+        let Some((keeper, own)) = self.keep(native, out) else { return };
+        // A recording may begin with it.
+        let begins = own.seen.is_none() && !own.sync.is_synced();
+        if !own.orders.as_ref().map_or(begins, |orders| orders.is_waiting()) || keeper.is_stale() {
+            return;
+        }
+        let first = own.orders.is_none();
+        let conn = keeper.owner().unwrap_or(Conn(0));
+        let sides = [(BookSide::Bid, snapshot.bids), (BookSide::Ask, snapshot.asks)];
+        let resting = sides.into_iter().flat_map(|(side, list)| {
+            list.into_iter().map(move |order| Order { id: order.id.0, side, price: order.price.0, size: order.size.0 })
+        });
+        let step = own.orders.get_or_insert_default().snapshot(since, resting);
+        keeper.set_integrity(Integrity::Sequenced);
+        let stamp = Stamp { ts: Some(Time::from_micros(since.cast_signed())), recv };
+        if step == orders::Step::Waiting {
+            keeper.resync.request(recv);
+        }
+        Self::told(conn, keeper, own, step, stamp, out);
+        if first {
+            self.by_order.insert(native.into());
+        }
+        self.fetch_due(recv, out);
     }
 
     fn snapshot(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
@@ -220,7 +316,7 @@ impl Bitstamp {
             audit::answered(&mut own.sync, keeper, (id, &levels), recv, out);
             return self.fetch_due(recv, out);
         }
-        if own.sync.is_synced() || keeper.is_stale() {
+        if own.sync.is_synced() || keeper.is_stale() || own.orders.is_some() {
             // An answer to a question asked twice, or one that came too late.
             return;
         }
@@ -271,6 +367,7 @@ impl Bitstamp {
         for keeper in self.roster.iter().filter(|k| k.owner() == Some(conn)) {
             if let Some(own) = self.own.get_mut(keeper.number() as usize) {
                 own.sync.reset();
+                own.orders.iter_mut().for_each(|orders| orders.reset());
             }
         }
         self.roster.suspect(conn, now, out);
@@ -288,7 +385,11 @@ impl Bitstamp {
 
     /// Fetches the snapshots that are due, as far as the limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
-        self.roster.fetch_due(&mut self.snapshots, now, out, snapshot_url);
+        let by_order = &self.by_order;
+        self.roster.fetch_due(&mut self.snapshots, now, out, |native| {
+            let url = snapshot_url(native);
+            if by_order.contains(native) { url + "?group=2" } else { url }
+        });
     }
 }
 
@@ -342,6 +443,8 @@ impl Adapter for Bitstamp {
     fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
         if url.contains("/markets") || url.contains("/trading-pairs-info") {
             self.markets(body, recv, out);
+        } else if url.contains("group=2") {
+            self.orders(url, body, recv, out);
         } else {
             self.snapshot(url, body, recv, out);
         }
@@ -351,7 +454,8 @@ impl Adapter for Bitstamp {
         if url.contains("/markets") {
             self.list.request(now);
             self.list.asked(now);
-        } else if let Some(keeper) = pair_of(url).and_then(|native| self.roster.by_native(native))
+        } else if let Some(keeper) =
+            pair_of(url.trim_end_matches("?group=2")).and_then(|native| self.roster.by_native(native))
             && !keeper.is_live()
         {
             keeper.resync.request(now);
@@ -363,6 +467,7 @@ impl Adapter for Bitstamp {
             if let Some(own) = self.own.get_mut(keeper.number() as usize) {
                 own.sync.reset();
                 own.seen = None;
+                own.orders.iter_mut().for_each(|orders| orders.reset());
             }
         }
         self.roster.lost(conn, reason, now, out);

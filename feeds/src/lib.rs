@@ -4,7 +4,7 @@
 //! fuzzer) tells it what happened ([`Adapter::opened`], [`Adapter::frame`], [`Adapter::response`], …) and does what it
 //! asks for in [`Out`]. Time is an argument everywhere, so a recording decodes the same today as on the day it was made.
 //!
-//! Layout: one file a venue ([`binance`], [`bitfinex`], [`bitmex`], [`bitstamp`], [`bybit`], [`coinbase`],
+//! Layout: one file a venue ([`binance`], [`bitfinex`], [`bitget`], [`bitmex`], [`bitstamp`], [`bybit`], [`coinbase`],
 //! [`coinbase_exchange`], [`deribit`], [`gateio`], [`gemini`], [`kraken`], [`kucoin`], [`okx`]; their wire forms beside
 //! them); [`synthetic`], a simulated market; [`recording`], the format of raw recordings; [`stand_in`], a venue's side of its
 //! protocol; [`keeper`], what every adapter keeps of an instrument: its book, the quote that follows from it, its status; [`depth`], differences and the snapshot
@@ -20,6 +20,7 @@ pub mod archive;
 mod audit;
 pub mod binance;
 pub mod bitfinex;
+pub mod bitget;
 pub mod bitmex;
 pub mod bitstamp;
 pub mod by_order;
@@ -269,6 +270,7 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
         "binance-usdm" => Some(Box::new(binance::Binance::of(binance::Market::UsdM, symbols))),
         "binance-coinm" => Some(Box::new(binance::Binance::of(binance::Market::CoinM, symbols))),
         "bitfinex" => Some(Box::new(bitfinex::Bitfinex::new(symbols))),
+        "bitget" | "bitget-v1" => Some(Box::new(bitget::Bitget::new(symbols))),
         "bitstamp" => Some(Box::new(bitstamp::Bitstamp::new(symbols))),
         "bybit" | "bybit-v5" => Some(Box::new(bybit::all())),
         "bybit-spot" => Some(Box::new(bybit::Bybit::new(bybit::Category::Spot, symbols))),
@@ -305,6 +307,7 @@ pub const VENUES: &[&str] = &[
     "binance-coinm",
     "binance-usdm",
     "bitfinex",
+    "bitget",
     "bitmex",
     "bitstamp",
     "bybit-inverse",

@@ -130,7 +130,18 @@ impl Roster {
         describe: impl FnOnce() -> (CompactString, Steps),
         out: &mut Out,
     ) -> Option<&mut Keeper> {
-        if let Some(&number) = self.by_native.get(native) {
+        self.keep_as(native, native, describe, out)
+    }
+
+    /// As [`Roster::keep`], at a venue whose names are not unique: `key` is what it is known by here.
+    pub(crate) fn keep_as(
+        &mut self,
+        key: &str,
+        native: &str,
+        describe: impl FnOnce() -> (CompactString, Steps),
+        out: &mut Out,
+    ) -> Option<&mut Keeper> {
+        if let Some(&number) = self.by_native.get(key) {
             return self.keepers.get_mut(number as usize);
         }
         if self.full {
@@ -157,7 +168,7 @@ impl Roster {
             lot_size: steps.lot,
             channels: vec![Channel::Quote, Channel::Trade, Channel::Book],
         };
-        self.by_native.insert(native.into(), number);
+        self.by_native.insert(key.into(), number);
         self.keepers.push(Keeper::new(number, instrument, self.ways, out));
         self.keepers.last_mut()
     }

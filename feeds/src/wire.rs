@@ -47,7 +47,7 @@ impl<'de> Deserialize<'de> for Quoted {
     }
 }
 
-/// A string that holds a decimal, or nothing (`""`).
+/// A string that holds a decimal, or nothing (`""`, `null`).
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct MaybeQuoted(pub(crate) Option<Decimal>);
 
@@ -58,7 +58,11 @@ impl<'de> Deserialize<'de> for MaybeQuoted {
             type Value = MaybeQuoted;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a decimal in quotes, or empty quotes")
+                f.write_str("a decimal in quotes, empty quotes, or null")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<MaybeQuoted, E> {
+                Ok(MaybeQuoted(None))
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<MaybeQuoted, E> {
@@ -68,7 +72,7 @@ impl<'de> Deserialize<'de> for MaybeQuoted {
                 }
             }
         }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_any(Text)
     }
 }
 
@@ -210,6 +214,8 @@ mod tests {
         assert!(serde_json::from_str::<Number>("[1]").is_err());
         assert!(serde_json::from_str::<Quoted>("1").is_err());
         assert!(serde_json::from_str::<MaybeQuoted>(r#""""#).expect("empty").0.is_none());
+        assert!(serde_json::from_str::<MaybeQuoted>("null").expect("nothing").0.is_none());
+        assert!(serde_json::from_str::<MaybeQuoted>("1").is_err());
     }
 
     #[test]

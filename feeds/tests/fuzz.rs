@@ -39,8 +39,9 @@ const COINBASE_EXCHANGE: [&str; 2] = [
     include_str!("../fixtures/coinbase-exchange/session.jsonl"),
     include_str!("../fixtures/coinbase-exchange/products.json"),
 ];
-const BITSTAMP: [&str; 3] = [
+const BITSTAMP: [&str; 4] = [
     include_str!("../fixtures/bitstamp/session.jsonl"),
+    include_str!("../fixtures/bitstamp/orders.jsonl"),
     include_str!("../fixtures/bitstamp/order_book.json"),
     include_str!("../fixtures/bitstamp/markets.json"),
 ];
@@ -52,6 +53,11 @@ const GEMINI: [&str; 3] = [
 const BITFINEX: [&str; 2] =
     [include_str!("../fixtures/bitfinex/session.jsonl"), include_str!("../fixtures/bitfinex/pairs.json")];
 
+const BITGET: [&str; 3] = [
+    include_str!("../fixtures/bitget/session.jsonl"),
+    include_str!("../fixtures/bitget/symbols.json"),
+    include_str!("../fixtures/bitget/contracts.json"),
+];
 const BITMEX: [&str; 2] =
     [include_str!("../fixtures/bitmex/session.jsonl"), include_str!("../fixtures/bitmex/instruments.json")];
 const DERIBIT: [&str; 2] =
@@ -68,6 +74,9 @@ const KUCOIN: [&str; 3] = [
 ];
 
 const URLS: &[&str] = &[
+    "https://www.bitstamp.net/api/v2/order_book/btcusd/?group=2",
+    "https://api.bitget.com/api/v2/spot/public/symbols",
+    "https://api.bitget.com/api/v2/mix/market/contracts?productType=USDT-FUTURES",
     "https://www.bitmex.com/api/v1/instrument/active",
     "https://www.deribit.com/api/v2/public/get_instruments?currency=any",
     "https://api.gateio.ws/api/v4/spot/order_book?currency_pair=BTC_USDT&limit=100&with_id=true",
@@ -97,6 +106,7 @@ const VENUES: &[(&str, &[&str])] = &[
     ("binance", &BINANCE),
     ("binance-usdm", &BINANCE_USDM),
     ("bitfinex", &BITFINEX),
+    ("bitget", &BITGET),
     ("bitmex", &BITMEX),
     ("bitstamp", &BITSTAMP),
     ("bybit", &BYBIT),
@@ -228,6 +238,11 @@ fn binance_usdm() {
 #[test]
 fn bitfinex() {
     bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitfinex", &BITFINEX, bytes));
+}
+
+#[test]
+fn bitget() {
+    bolero::check!().with_iterations(RUNS).for_each(|bytes: &[u8]| drive("bitget", &BITGET, bytes));
 }
 
 #[test]

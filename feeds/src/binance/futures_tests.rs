@@ -99,3 +99,38 @@ fn the_list_names_contracts() {
         assert_eq!(instrument.symbol, if native == "BTCUSDT" { "BTC-USDT-PERP" } else { "BTC-USDT-20260327" });
     }
 }
+
+#[test]
+fn other_sizes_of_the_ticker_are_a_doubt_and_other_prices_a_fault() {
+    let mut rig = rig();
+    play(&mut rig, 1..3);
+    rig.response(DEPTH_URL, DEPTH);
+    let top =
+        (rig.book("BTC-USDT-PERP").expect("live").best_bid(), rig.book("BTC-USDT-PERP").expect("live").best_ask());
+    let (bid, ask) = (top.0.expect("a bid"), top.1.expect("an ask"));
+    let at = |bid_price: &str, bid_size: &str| {
+        format!(
+            r#"{{"stream":"btcusdt@bookTicker","data":{{"e":"bookTicker","u":1060,"s":"BTCUSDT","b":"{bid_price}","B":"{bid_size}","a":"{}","A":"{}","T":1767607200200,"E":1767607200201}}}}"#,
+            ask.price, ask.size
+        )
+    };
+    let price = bid.price.to_string();
+    rig.frame(1, &at(&price, &bid.size.to_string()));
+    assert!(rig.faults().is_empty() && rig.asked().is_empty());
+    rig.frame(1, &at(&price, "77"));
+    assert!(rig.faults().is_empty(), "a snapshot decides");
+    assert_eq!(rig.asked(), [format!("fetch {DEPTH_URL}")]);
+    rig.frame(1, &at(&price, "78"));
+    assert!(rig.asked().is_empty(), "asked for once");
+    // The book goes on; the snapshot has another size than it had then.
+    play(&mut rig, [6]);
+    let other = DEPTH.replace(":1050", ":1060").replace("3.000", "9.000");
+    let told = rig.response(DEPTH_URL, &other);
+    assert_eq!((rig.faults(), &*told[0]), (vec!["mismatch"], "BTC-USDT-PERP book invalid mismatch"));
+    // What came before the fault does not reach the next snapshot.
+    rig.response(DEPTH_URL, &DEPTH.replace(":1050", ":1090"));
+    rig.frame(1, &at("50000.00", "1.5").replace("1060", "1090"));
+    assert!(rig.faults().is_empty());
+    rig.frame(1, &at("1.5", "1").replace("1060", "1090"));
+    assert_eq!(rig.faults(), ["mismatch"], "at once");
+}

@@ -108,3 +108,13 @@ fn refusals_halts_and_nonsense_are_reported() {
     rig.wait();
     assert!(rig.asked().contains(&format!("fetch {INSTRUMENTS_URL}")));
 }
+
+#[test]
+fn prices_of_an_index_are_no_trades() {
+    let mut rig = live();
+    let row = r#"{"timestamp":"2026-01-05T10:00:00.000Z","symbol":"XBTUSD","side":null,"size":null,"price":90000.1,"trdMatchID":"00000000-0000-0000-0000-000000000000","trdType":"Referential"}"#;
+    for row in [row.to_owned(), row.replace("\"size\":null", "\"size\":0")] {
+        assert!(rig.frame(1, &format!(r#"{{"table":"trade","action":"insert","data":[{row}]}}"#)).is_empty());
+        assert!(rig.faults().is_empty());
+    }
+}

@@ -146,17 +146,68 @@ fn after_what_cannot_be_read_the_book_is_asked_for_again() {
 }
 
 #[test]
-fn the_chain_of_orders_is_verified() {
+fn a_book_is_built_order_by_order() {
     let mut rig = Rig::new(Bitstamp::new(&[]));
-    let order = |id: u32, before: u32| {
-        let chain = format!(r#""event_id":"0000-{id:04}","pre_event_id":"0000-{before:04}""#);
-        format!(r#"{{"event":"order_created","channel":"live_orders_btcusd","data":{{"id":1}},{chain}}}"#)
+    let url = format!("{SNAPSHOT_URL}?group=2");
+    let at = |n: u64| 1_767_607_200_000_000 + 1_000 * n;
+    let order = |what: &str, n: u64, before: u64, id: u64, side: u8, price: &str, amount: &str| {
+        let place = |n: u64| {
+            format!("{:08x}-{:04x}-{:04x}-0000-00010100{n:04x}", at(n) >> 32, at(n) >> 16 & 0xffff, at(n) & 0xffff)
+        };
+        let (place, before) = (place(n), place(before));
+        format!(
+            r#"{{"data":{{"id":{id},"id_str":"{id}","order_type":{side},"order_subtype":5,"microtimestamp":"{}","amount":1,"amount_str":"{amount}","price":1,"price_str":"{price}","is_liquidation":false}},"channel":"live_orders_btcusd","event":"order_{what}","event_id":"{place}","pre_event_id":"{before}","order_source":"orderbook"}}"#,
+            at(n)
+        )
     };
-    for (id, before, faults) in [(2, 1, 0), (3, 2, 0), (5, 4, 1), (6, 5, 0)] {
-        rig.frame(1, &order(id, before));
-        assert_eq!(rig.faults().len(), faults, "{id} after {before}");
-    }
-    assert_eq!(rig.out.reports.len(), 0);
+    let snapshot = |n: u64| {
+        format!(
+            r#"{{"timestamp":"1","microtimestamp":"{}","bids":[["100.00","1.5","1"],["100.00","0.5","2"]],"asks":[["101.00","2","3"]]}}"#,
+            at(n)
+        )
+    };
+    assert_eq!(
+        rig.frame(1, &order("created", 2, 1, 4, 0, "99.00", "1"))[0],
+        "BTC-USD status resyncing awaiting_snapshot"
+    );
+    assert_eq!(rig.asked(), [format!("fetch {url}")]);
+    rig.frame(1, &order("created", 3, 2, 5, 1, "102.00", "1"));
+    assert!(rig.response(&url, &snapshot(0)).is_empty(), "older than the first event");
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {url}")]);
+    let told = rig.response(&url, &snapshot(2));
+    assert_eq!(told[0], "BTC-USD book snapshot 1/2", "the first event is in it already");
+    let told = rig.frame(1, &order("changed", 4, 3, 1, 0, "100.00", "0.25"));
+    assert_eq!(told[0], "BTC-USD book [0.75@100] []");
+    assert_eq!(rig.frame(1, &order("deleted", 5, 4, 3, 1, "101.00", "2"))[0], "BTC-USD book [] [0@101]");
+    // One that trades at once is crossed until its trades are told.
+    assert!(rig.frame(1, &order("created", 6, 5, 6, 0, "103.00", "1")).is_empty());
+    assert_eq!(rig.frame(1, &order("deleted", 7, 6, 5, 1, "102.00", "0"))[0], "BTC-USD book [1@103] [0@102]");
+    assert!(rig.frame(1, &order("deleted", 8, 7, 77, 1, "999.00", "1")).is_empty(), "beyond the snapshot");
+    assert!(rig.response(SNAPSHOT_URL, SNAPSHOT).is_empty(), "of the other kind");
+    assert!(rig.faults().is_empty());
+    let told = rig.frame(1, &order("created", 10, 9, 8, 1, "110.00", "1"));
+    assert_eq!((rig.faults(), &*told[0]), (vec!["gap"], "BTC-USD book invalid gap"));
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {url}")]);
+    rig.step(|a, now, out| a.failed(&url, now, out));
+    rig.wait();
+    assert_eq!(rig.response(&url, &snapshot(9))[0], "BTC-USD book snapshot 1/2");
+    rig.frame(1, "{");
+    assert_eq!(rig.faults(), ["undecodable"]);
+    assert!(rig.book("BTC-USD").is_none());
+}
+
+#[test]
+fn differences_come_before_orders() {
+    let mut rig = Rig::new(Bitstamp::new(&[]));
+    let url = format!("{SNAPSHOT_URL}?group=2");
+    let empty = r#"{"timestamp":"1","microtimestamp":"1767607200000000","bids":[],"asks":[["101.00","2","3"]]}"#;
+    assert!(rig.response(&url, empty)[0].starts_with("BTC-USD book snapshot"));
+    let told = play(&mut rig, 1..3);
+    assert_eq!(told[0], "BTC-USD book invalid awaiting_snapshot", "nothing of it goes on");
+    assert_eq!(rig.response(SNAPSHOT_URL, SNAPSHOT)[0], "BTC-USD book snapshot 2/1");
+    assert!(rig.response(&url, empty).is_empty());
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use serde_json::value::RawValue;
+use ticker_market::book::BookSide;
 
 use crate::wire::{LevelPairs, Quoted};
 
@@ -31,6 +33,49 @@ pub(super) struct BookData<'a> {
     pub(super) bids: LevelPairs,
     #[serde(default)]
     pub(super) asks: LevelPairs,
+}
+
+/// REST `order_book/<pair>/?group=2`
+#[derive(Deserialize)]
+pub(super) struct OrderBook<'a> {
+    #[serde(borrow)]
+    pub(super) microtimestamp: Cow<'a, str>,
+    pub(super) bids: Vec<Resting>,
+    pub(super) asks: Vec<Resting>,
+}
+
+/// `["79617.37","0.19000000","2043024885198848"]`
+#[derive(Deserialize)]
+pub(super) struct Resting {
+    pub(super) price: Quoted,
+    pub(super) size: Quoted,
+    pub(super) id: OrderId,
+}
+
+/// An order's number, in quotes.
+pub(super) struct OrderId(pub(super) u64);
+
+impl<'de> Deserialize<'de> for OrderId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map(OrderId).map_err(|_| D::Error::custom("not an order's number"))
+    }
+}
+
+/// `live_orders_<pair>`
+#[derive(Deserialize)]
+pub(super) struct WireOrder {
+    pub(super) id: u64,
+    /// 0 buys, 1 sells.
+    pub(super) order_type: u8,
+    pub(super) amount_str: Quoted,
+    pub(super) price_str: Quoted,
+}
+
+impl WireOrder {
+    pub(super) fn side(&self) -> BookSide {
+        if self.order_type == 0 { BookSide::Bid } else { BookSide::Ask }
+    }
 }
 
 /// `live_trades_<pair>`

@@ -111,3 +111,13 @@ fn a_connection_needs_a_ticket() {
     rig.step(|a, now, out| a.failed(TICKET_URL, now, out));
     assert!(rig.asked().is_empty() && rig.adapter.next_timer().is_none(), "the next connection asks again");
 }
+
+#[test]
+fn a_side_of_the_ticker_may_be_null() {
+    let mut rig = Rig::new(Kucoin::new(&["BTC-USDT".to_owned()]));
+    rig.open(1, WEBSOCKET_URL);
+    let frame = frames(SESSION)[2].replace("\"102\"", "null").replace("\"4\"", "null");
+    let told = rig.frame(1, &frame);
+    assert!(rig.faults().is_empty());
+    assert_eq!(told.last().map(String::as_str), Some("BTC-USDT quote 3@100 -"));
+}

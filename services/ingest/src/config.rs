@@ -266,7 +266,7 @@ pub fn default_symbols(venue: &str) -> Vec<String> {
     const BASES: [&str; 10] = ["BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "LTC", "LINK", "AVAX", "DOT"];
     let with = |quote: &'static str| move |base: &&str| format!("{base}-{quote}");
     match venue {
-        "binance" | "bybit-spot" | "gateio" | "kucoin" | "okx" => BASES.iter().map(with("USDT")).collect(),
+        "binance" | "bitget" | "bybit-spot" | "gateio" | "kucoin" | "okx" => BASES.iter().map(with("USDT")).collect(),
         "binance-usdm" | "bybit-linear" => BASES.iter().map(with("USDT-PERP")).collect(),
         "binance-coinm" | "bitmex" | "bybit-inverse" => BASES.iter().map(with("USD-PERP")).collect(),
         // All but two of its perpetual swaps are paid in USDC.
