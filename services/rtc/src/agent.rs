@@ -177,7 +177,8 @@ pub fn begin(
             sctp.set_remote_init_string(init).map_err(|_| AgentError::SctpInit)?;
             api.start_sctp_with_snap(!server, sctp).map_err(|_| AgentError::SctpInit)?;
         }
-        None => api.start_sctp(!server),
+        // Both begin, and whoever's first message arrives first has begun: see `association`.
+        None => api.start_sctp(true),
     }
     if negotiated {
         api.create_data_channel(session_channel(Some(SESSION_ID)));

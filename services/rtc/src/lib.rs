@@ -2,11 +2,12 @@
 //! channels and nothing else, whom a packet on a shared socket is for, and cryptography.
 //!
 //! Layout: [`sdp`], offers and answers; [`stun`], the addressee; [`crypto`], ring behind str0m, which is ICE, DTLS and SCTP
-//! as state machines; [`agent`], one end of a connection.
+//! as state machines; `association`, how SCTP begins; [`agent`], one end of a connection.
 //!
 //! Deliberately absent: sockets, clocks, media.
 
 pub mod agent;
+mod association;
 pub mod crypto;
 pub mod sdp;
 pub mod stun;
