@@ -92,6 +92,7 @@ impl Net {
             message_bytes_max: MESSAGE_BYTES_MAX,
             sctp_init: snap.then(|| local.sctp_init().expect("made")),
             candidates: if lite { vec![server_at] } else { Vec::new() },
+            tcp: Vec::new(),
         };
         let read = |d: Description| Description::parse(&d.to_string()).expect("what was written reads back");
         let (mut client, mut server) = (make(), make());
