@@ -36,7 +36,8 @@ function install() {
     };
   };
 
-  window.openRtc = async ({ query = "", live = false, negotiated = false } = {}) => {
+  // The page knows of addresses that are reached by UDP only, or by TCP.
+  window.openRtc = async ({ query = "", live = false, negotiated = false, tcp = false } = {}) => {
     const peer = new RTCPeerConnection();
     const ids = negotiated ? [{ negotiated, id: 0 }, { negotiated, id: 1 }] : [{}, {}];
     const channel = peer.createDataChannel("ticker", ids[0]);
@@ -50,7 +51,8 @@ function install() {
     if (answer.status !== 201) throw new Error(`${answer.status}: ${await answer.text()}`);
     const resource = answer.headers.get("location");
     const tag = answer.headers.get("etag");
-    await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+    const sdp = (await answer.text()).replace(tcp ? /a=candidate:\S+ 1 udp .*\r\n/g : /a=candidate:\S+ 1 tcp .*\r\n/g, "");
+    await peer.setRemoteDescription({ type: "answer", sdp });
     await within("an open channel", Promise.all([open(channel), open(lossy)]));
     const send = (message) => channel.send(JSON.stringify(message));
     return { peer, channel, lossy, next, send, resource, tag };
@@ -102,6 +104,23 @@ try {
       equal(got, 200, "snapshots");
     });
   }
+
+  await check("over TCP, where no UDP comes through", async () => {
+    const got = await page.evaluate(async () => {
+      const { peer, lossy, next, send } = await window.openRtc({ tcp: true, live: true });
+      const live = window.reader(lossy);
+      send({ op: "subscribe", id: 1, topics: ["quote/synthetic/*"], delivery: "datagram" });
+      for (let count = 0; count < 100; count += 1) await live();
+      send({ op: "ping", id: 9 });
+      while ((await next()).op !== "pong");
+      const stats = [...(await peer.getStats()).values()];
+      const pair = stats.find((s) => s.type === "candidate-pair" && s.nominated && s.state === "succeeded");
+      const { protocol } = stats.find((s) => s.id === pair.localCandidateId);
+      peer.close();
+      return protocol;
+    });
+    equal(got, "tcp", "the protocol of the pair in use");
+  });
 
   await check("topics of the query, and DELETE ends the session", async () => {
     const ended = await page.evaluate(async () => {

@@ -12,7 +12,7 @@ import sys
 import time
 import unittest
 
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from service import Service, run_tests
 
@@ -36,8 +36,8 @@ def ask(method: str, path: str, body: str | None = None, headers: dict[str, str]
 class Session:
     """One peer, whose channels this side makes."""
 
-    async def open(self, live: bool = False) -> Session:
-        self.peer = RTCPeerConnection()
+    async def open(self, live: bool = False, configuration: RTCConfiguration | None = None) -> Session:
+        self.peer = RTCPeerConnection(configuration)
         self.messages: asyncio.Queue = asyncio.Queue()
         self.lossy: asyncio.Queue = asyncio.Queue()
         self.channel = self.peer.createDataChannel("ticker")
@@ -54,6 +54,7 @@ class Session:
         status, headers, answer = await asyncio.to_thread(ask, "POST", "/v1/rtc", sdp, headers)
         assert status == 201, answer
         self.resource = next(v for k, v in headers.items() if k.lower() == "location")
+        self.links = next((v for k, v in headers.items() if k.lower() == "link"), "")
         await self.peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         await asyncio.wait_for(opened.wait(), TIMEOUT_S)
         return self

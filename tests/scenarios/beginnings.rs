@@ -1,13 +1,14 @@
 //! How subscriptions begin, and what they bring.
 
-use ticker_client::Subscription;
+use futures_util::future::join_all;
+use ticker_client::{Options, Over, Subscription, connect};
 use ticker_market::{Class, Data, Decimal, Kind, Topic, Trade};
 use ticker_proto::message::{Subscribe, Unsubscribe};
-use ticker_proto::{MESSAGE_BYTES_MAX, Notice, Request};
+use ticker_proto::{MESSAGE_BYTES_MAX, Message, Notice, Request};
 
-use crate::rig::{Stage, of};
+use crate::rig::{PATIENCE, Setup, Stage, bounded, of};
 use crate::screen::{Begun, Screen, lay};
-use crate::transport::{At, Transport};
+use crate::transport::{At, TRANSPORTS, Transport};
 
 /// Everything that happens to both instruments.
 pub(crate) const ALL: [&str; 12] = [
@@ -324,5 +325,34 @@ pub(crate) async fn changing_topics(transport: &'static Transport) {
     screen.catch_up(&stage.source.record, &has[1..]).await;
     assert_eq!(screen.of("trade/alpha/A-USD").count(), had, "nothing more of what was left");
     drop(screen);
+    stage.stop().await;
+}
+
+/// Peers of WebRTC that offer at once.
+const CROWD: usize = 200;
+
+/// So many peers of WebRTC offer at once, and each has its first price.
+pub(crate) async fn crowd_of_peers() {
+    let transport = TRANSPORTS.iter().find(|t| t.over == Over::Rtc).expect("it is among them");
+    let mut setup = Setup::default();
+    setup.edge.rtc_offers_per_address_max = u32::MAX;
+    setup.edge.rtc_offers_max = u32::MAX;
+    let mut stage = Stage::with(transport, setup).await;
+    let quotes = stage.source.quotes(ALL[0], 1);
+    stage.source.flood(quotes).await;
+    let peers = (0..CROWD).map(|_| {
+        let options = Options { connect_timeout: PATIENCE, ..stage.options() };
+        async move {
+            let mut reader = connect(options, of(&[ALL[0]])).await.expect("it is accepted");
+            loop {
+                if let Some(Message::Event(_)) = reader.next().await.expect("the session goes on") {
+                    return reader;
+                }
+            }
+        }
+    });
+    let readers = bounded("every peer has its first price", join_all(peers)).await;
+    assert_eq!(readers.len(), CROWD);
+    drop(readers);
     stage.stop().await;
 }

@@ -131,6 +131,9 @@ fn main() {
             });
         }
     }
+    trials.push(Trial::test("crowd_of_peers/rtc", || {
+        perform(|_| Box::pin(beginnings::crowd_of_peers()), &TRANSPORTS[0])
+    }));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

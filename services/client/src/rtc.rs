@@ -107,6 +107,7 @@ async fn connect(options: &Options) -> Result<Driver, Error> {
         sctp_init: Some(local.sctp_init().map_err(failed)?),
         // The edge learns of our addresses by our checks.
         candidates: Vec::new(),
+        tcp: Vec::new(),
     };
     let mut http = Connection::open(options).await?;
     let body = Bytes::from(offer.to_string());

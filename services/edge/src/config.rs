@@ -50,6 +50,8 @@ pub struct Config {
     /// Where peers reach that, if not there: addresses, such as `203.0.113.7` or `[2001:db8::7]:30444`, behind a NAT or in a
     /// cluster. Where the address to listen on is unspecified and this is empty, those of the routes to elsewhere.
     pub rtc_advertise: Vec<String>,
+    /// Takes connections of TCP too, for peers whose network lets no UDP through: at the same addresses and port numbers.
+    pub rtc_tcp: bool,
     /// WebRTC peers; more are refused.
     pub rtc_peers_max: usize,
     /// Peers that have been answered and are not connected yet; more are refused.
@@ -138,6 +140,7 @@ impl Default for Config {
             write_timeout_ms: 60_000,
             rtc_listen: None,
             rtc_advertise: Vec::new(),
+            rtc_tcp: true,
             rtc_peers_max: 5_000,
             rtc_handshakes_max: 256,
             rtc_offers_per_address_max: 120,

@@ -474,6 +474,16 @@ fn describe_metrics() {
         Unit::Count,
         "Packets that were dropped because their peer had too many waiting."
     );
+    describe_counter!(
+        "ticker_edge_rtc_tcp_connections_total",
+        Unit::Count,
+        "Connections of WebRTC peers over TCP that have proven whose they are."
+    );
+    describe_counter!(
+        "ticker_edge_rtc_tcp_refused_total",
+        Unit::Count,
+        "Those that have not in time, were one too many, or carried what is no packet."
+    );
     describe_counter!("ticker_edge_rtc_sends_failed_total", Unit::Count, "Packets to WebRTC peers that were not sent.");
     describe_counter!("ticker_edge_certificate_reloads_total", Unit::Count, "Changes of the certificate.");
     describe_counter!(

@@ -1,7 +1,7 @@
 //! WebRTC: the edge as a peer of browsers. One UDP socket serves all of them; an offer comes by HTTP and is answered there
 //! (the form of WHEP), channel `ticker` carries the session, channel `ticker-live` what may be lost.
 //!
-//! Layout: [`socket`], packets; [`peer`], one peer and its session; [`http`], offers and what is said of them later;
+//! Layout: [`socket`], packets; [`tcp`], packets where UDP is closed; [`peer`], one peer and its session; [`http`], offers and what is said of them later;
 //! [`admission`], how many; [`relay`], the servers that readers are told of. Here: who is there.
 
 mod admission;
@@ -9,6 +9,7 @@ mod http;
 mod peer;
 mod relay;
 mod socket;
+mod tcp;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use ticker_rtc::agent::{AgentError, Certificate};
 use ticker_rtc::{str0m, stun};
 use ticker_runtime::admin::BindError;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::EdgeError;
@@ -45,13 +47,24 @@ const SOURCES_MAX: usize = 8;
 /// New peers get a new certificate after so long.
 const CERTIFICATE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Ports that are tried, where any will do.
+const BIND_TRIES: u32 = 16;
+
 /// After the socket could not be read.
 const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// A packet for a peer.
 struct Packet {
     path: Path,
+    over: Over,
     bytes: Bytes,
+}
+
+/// What a packet came by.
+enum Over {
+    Udp,
+    /// With a check of ICE, the connection on which to answer.
+    Tcp(Option<tcp::Writer>),
 }
 
 /// A word to a peer from elsewhere.
@@ -83,6 +96,8 @@ struct Entry {
     remote: String,
     /// The name of its medium.
     mid: String,
+    /// Its end has been asked for.
+    is_ending: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,8 +110,12 @@ struct Limits {
 /// See the module.
 pub(crate) struct Service {
     socket: Socket,
+    /// Taken by whoever takes its connections.
+    listener: Mutex<Option<TcpListener>>,
     /// Where peers are told to come.
     addresses: Vec<SocketAddr>,
+    /// The same for TCP, if it is on.
+    tcp: Vec<SocketAddr>,
     limits: Limits,
     ice_servers: IceServers,
     admission: Mutex<Admission>,
@@ -114,7 +133,7 @@ impl Service {
         let ice_servers = IceServers::new(&config.rtc_ice_servers, secret, config.rtc_turn_seconds).map_err(|url| {
             EdgeError::Rtc(format!("rtc_ice_servers: `{url}` is not the URL of a STUN or TURN server"))
         })?;
-        let socket = Socket::bind(listen).map_err(|why| BindError::new(listen, WHAT, why))?;
+        let (socket, listener) = bind(listen, config.rtc_tcp).map_err(|why| BindError::new(listen, WHAT, why))?;
         let addresses = socket::addresses(&config.rtc_advertise, socket.local_addr())
             .map_err(|text| EdgeError::Rtc(format!("rtc_advertise: `{text}` is not an address")))?;
         let rates = Rates {
@@ -126,6 +145,8 @@ impl Service {
         let now = Instant::now();
         Ok(Some(Arc::new(Self {
             socket,
+            tcp: if listener.is_some() { addresses.clone() } else { Vec::new() },
+            listener: Mutex::new(listener),
             addresses,
             limits: Limits {
                 peers_max: config.rtc_peers_max,
@@ -146,13 +167,23 @@ impl Service {
 
     /// Reads packets and gives them to those they are for, for ever.
     pub(crate) async fn run(self: Arc<Self>) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match listener {
+            Some(listener) => {
+                tokio::join!(self.read(), tcp::serve(Arc::clone(&self), listener));
+            }
+            None => self.read().await,
+        }
+    }
+
+    async fn read(&self) {
         let mut buffers = Buffers::new();
         let unknown = metrics::counter!("ticker_edge_rtc_packets_unknown_total");
         let full = metrics::counter!("ticker_edge_rtc_inbox_full_total");
         loop {
             let read = self.socket.read(&mut buffers, |path, bytes| {
                 let Some(peer) = self.addressee(path.remote, bytes) else { return unknown.increment(1) };
-                if peer.try_send(Packet { path, bytes: Bytes::copy_from_slice(bytes) }).is_err() {
+                if peer.try_send(Packet { path, over: Over::Udp, bytes: Bytes::copy_from_slice(bytes) }).is_err() {
                     full.increment(1);
                 }
             });
@@ -191,6 +222,24 @@ impl Service {
             *held = (Certificate::generate(SystemTime::now())?, now);
         }
         Ok(held.0.clone())
+    }
+}
+
+/// The socket, and the listener beside it: of the same number.
+fn bind(listen: SocketAddr, tcp: bool) -> std::io::Result<(Socket, Option<TcpListener>)> {
+    let mut tries = if listen.port() == 0 { BIND_TRIES } else { 1 };
+    loop {
+        let socket = Socket::bind(listen)?;
+        if !tcp {
+            return Ok((socket, None));
+        }
+        tries -= 1;
+        match tcp::bind(socket.local_addr()) {
+            Ok(listener) => return Ok((socket, Some(listener))),
+            // A number that is free for the one may be taken for the other.
+            Err(error) if tries == 0 => return Err(error),
+            Err(_) => {}
+        }
     }
 }
 

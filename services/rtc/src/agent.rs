@@ -1,11 +1,13 @@
 //! One end of a connection: its certificate, its credentials, and str0m made for data channels alone.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use str0m::channel::{ChannelConfig, Reliability, SctpInitData};
 use str0m::config::{DtlsCert, Fingerprint};
+use str0m::net::TcpType;
 use str0m::rtp::ExtensionMap;
-use str0m::{Event, IceCreds, Rtc, RtcConfig};
+use str0m::{Candidate, Event, IceCreds, Rtc, RtcConfig};
 
 use crate::crypto::{self, NoRandomness};
 use crate::sdp::{Description, Setup};
@@ -177,7 +179,8 @@ pub fn begin(
             sctp.set_remote_init_string(init).map_err(|_| AgentError::SctpInit)?;
             api.start_sctp_with_snap(!server, sctp).map_err(|_| AgentError::SctpInit)?;
         }
-        None => api.start_sctp(!server),
+        // Both begin, and whoever's first message arrives first has begun: see `association`.
+        None => api.start_sctp(true),
     }
     if negotiated {
         api.create_data_channel(session_channel(Some(SESSION_ID)));
@@ -196,6 +199,18 @@ pub fn on_event(rtc: &mut Rtc, event: &Event) -> Result<(), str0m::RtcError> {
         rtc.direct_api().start_dtls(true)?;
     }
     Ok(())
+}
+
+/// An address of ours, for packets of UDP or for connections of TCP, which the other end makes.
+///
+/// # Errors
+/// When it is none that anybody could reach.
+pub fn address(at: SocketAddr, tcp: bool) -> Result<Candidate, AgentError> {
+    let built = match tcp {
+        true => Candidate::builder().tcp().host(at).tcptype(TcpType::Passive).build(),
+        false => Candidate::builder().udp().host(at).build(),
+    };
+    built.map_err(|error| AgentError::Begin(error.into()))
 }
 
 /// The channel of the session.

@@ -1,13 +1,15 @@
 //! What both ends of a WebRTC connection need, the edge and the Rust client: the SDP of a connection that carries data
-//! channels and nothing else, whom a packet on a shared socket is for, and cryptography.
+//! channels and nothing else, whom a packet on a shared socket is for, packets over TCP, and cryptography.
 //!
-//! Layout: [`sdp`], offers and answers; [`stun`], the addressee; [`crypto`], ring behind str0m, which is ICE, DTLS and SCTP
-//! as state machines; [`agent`], one end of a connection.
+//! Layout: [`sdp`], offers and answers; [`stun`], the addressee; [`framing`], packets on a stream; [`crypto`], ring behind str0m, which is ICE, DTLS and SCTP
+//! as state machines; `association`, how SCTP begins; [`agent`], one end of a connection.
 //!
 //! Deliberately absent: sockets, clocks, media.
 
 pub mod agent;
+mod association;
 pub mod crypto;
+pub mod framing;
 pub mod sdp;
 pub mod stun;
 

@@ -99,6 +99,8 @@ pub struct Description {
     pub sctp_init: Option<String>,
     /// Addresses (UDP) at which it may be reached.
     pub candidates: Vec<SocketAddr>,
+    /// Addresses at which it takes connections (TCP, RFC 6544).
+    pub tcp: Vec<SocketAddr>,
 }
 
 impl Media {
@@ -127,6 +129,7 @@ struct Attributes {
     message_bytes_max: Option<u32>,
     sctp_init: Option<String>,
     candidates: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
 }
 
 impl Attributes {
@@ -145,7 +148,11 @@ impl Attributes {
                 self.message_bytes_max = Some(value.parse().map_err(|_| SdpError::Malformed("max-message-size"))?);
             }
             "sctp-init" => self.sctp_init = Some(value.to_owned()),
-            "candidate" if self.candidates.len() < CANDIDATES_MAX => self.candidates.extend(candidate(value)),
+            "candidate" if self.candidates.len() + self.tcp.len() < CANDIDATES_MAX => match candidate(value) {
+                Some((address, false)) => self.candidates.push(address),
+                Some((address, true)) => self.tcp.push(address),
+                None => {}
+            },
             _ => {}
         }
         Ok(())
@@ -195,6 +202,7 @@ impl Description {
             message_bytes_max: own.message_bytes_max.or(all.message_bytes_max).unwrap_or(MESSAGE_BYTES_DEFAULT),
             sctp_init: own.sctp_init,
             candidates: own.candidates,
+            tcp: own.tcp,
         })
     }
 }
@@ -246,19 +254,26 @@ impl Description {
         if let Some(init) = &self.sctp_init {
             write!(f, "a=sctp-init:{init}\r\n")?;
         }
-        f.write_str(&candidates(&self.candidates))
+        f.write_str(&candidates(&self.candidates, &self.tcp))
     }
 }
 
-/// Candidates, one a line, and that there are no others.
-fn candidates(addresses: &[SocketAddr]) -> String {
+/// Candidates, one a line, and that there are no others: addresses of UDP, and those that take connections of TCP.
+fn candidates(udp: &[SocketAddr], tcp: &[SocketAddr]) -> String {
     let mut text = String::new();
-    for (at, address) in addresses.iter().enumerate() {
-        // RFC 8445 §5.1.2.1: a host's, the first the dearest, of the one component.
-        let priority = (126u32 << 24) | (u32::from(u16::MAX) - at as u32) << 8 | 255;
-        let (ip, port) = (address.ip(), address.port());
+    let mut tell = |transport: &str, priority: u32, address: &SocketAddr, tail: &str| {
+        let (at, ip, port) = (text.matches('\n').count() + 1, address.ip(), address.port());
         // Writing to a string cannot fail.
-        let _ = write!(text, "a=candidate:{} 1 udp {priority} {ip} {port} typ host\r\n", at + 1);
+        let _ = write!(text, "a=candidate:{at} 1 {transport} {priority} {ip} {port} typ host{tail}\r\n");
+    };
+    for (at, address) in udp.iter().enumerate() {
+        // RFC 8445 §5.1.2.1: a host's, the first the dearest, of the one component.
+        tell("udp", (126u32 << 24) | (u32::from(u16::MAX) - at as u32) << 8 | 255, address, "");
+    }
+    for (at, address) in tcp.iter().enumerate() {
+        // RFC 6544 §4.2: behind all of UDP; the direction (passive: 4) stands above the address.
+        let preference = 4 << 13 | 0x1fff - at as u32;
+        tell("tcp", (90u32 << 24) | preference << 8 | 255, address, " tcptype passive");
     }
     text.push_str("a=end-of-candidates\r\n");
     text
@@ -298,10 +313,10 @@ impl Fragment {
     }
 
     /// The text that answers one in which ICE began anew.
-    pub fn answer(ufrag: &str, pwd: &str, mid: &str, addresses: &[SocketAddr]) -> String {
+    pub fn answer(ufrag: &str, pwd: &str, mid: &str, udp: &[SocketAddr], tcp: &[SocketAddr]) -> String {
         format!(
             "a=ice-lite\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:{mid}\r\n{}",
-            candidates(addresses)
+            candidates(udp, tcp)
         )
     }
 }
@@ -343,16 +358,18 @@ fn fingerprint(value: &str) -> Result<Option<[u8; 32]>, SdpError> {
     if pairs.next().is_some() { Err(malformed()) } else { Ok(Some(bytes)) }
 }
 
-/// The address of a candidate that is reached over UDP by its number; names (`.local`) are not asked for.
-fn candidate(value: &str) -> Option<SocketAddr> {
+/// The address of a candidate that is reached by its number, and whether by TCP, where it takes connections; names (`.local`)
+/// are not asked for.
+fn candidate(value: &str) -> Option<(SocketAddr, bool)> {
     let mut words = value.split_ascii_whitespace();
     let (_foundation, component, transport) = (words.next()?, words.next()?, words.next()?);
     let (_priority, address, port) = (words.next()?, words.next()?, words.next()?);
-    if component != "1" || !transport.eq_ignore_ascii_case("udp") {
+    let tcp = transport.eq_ignore_ascii_case("tcp") && words.skip_while(|w| *w != "tcptype").nth(1) == Some("passive");
+    if component != "1" || !tcp && !transport.eq_ignore_ascii_case("udp") {
         return None;
     }
     let address = SocketAddr::new(address.parse().ok()?, port.parse().ok()?);
-    (address.port() != 0 && !address.ip().is_multicast() && !address.ip().is_unspecified()).then_some(address)
+    (address.port() != 0 && !address.ip().is_multicast() && !address.ip().is_unspecified()).then_some((address, tcp))
 }
 
 #[cfg(test)]
@@ -370,7 +387,8 @@ mod tests {
              m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789abcdefghijkl\r\n\
              a=ice-options:trickle\r\na=setup:actpass\r\na=mid:1\r\na=sctp-port:5000\r\na=max-message-size:262144\r\n\
              a=candidate:1 1 udp 2113937151 198.51.100.7 54321 typ host\r\na=candidate:2 1 tcp 1 198.51.100.7 9 typ host tcptype active\r\n\
-             a=candidate:3 1 UDP 1 0b0a.local 5 typ host\r\na=candidate:4 1 udp 1 2001:db8::7 5 typ srflx raddr :: rport 9\r\n"
+             a=candidate:3 1 UDP 1 0b0a.local 5 typ host\r\na=candidate:4 1 udp 1 2001:db8::7 5 typ srflx raddr :: rport 9\r\n\
+             a=candidate:5 1 TCP 1 198.51.100.7 443 typ host tcptype passive generation 0\r\n"
         )
     }
 
@@ -382,6 +400,7 @@ mod tests {
         assert_eq!((read.fingerprint[31], read.data, read.media.len()), (0x1f, 1, 2));
         let expected = ["198.51.100.7:54321", "[2001:db8::7]:5"].map(|a| a.parse().expect("an address"));
         assert_eq!(read.candidates, expected);
+        assert_eq!(read.tcp, [([198, 51, 100, 7], 443).into()]);
     }
 
     #[test]
@@ -392,6 +411,7 @@ mod tests {
             setup: Setup::Passive,
             sctp_init: Some("AQID".into()),
             candidates: vec![([203, 0, 113, 9], 8444).into()],
+            tcp: vec![([203, 0, 113, 9], 8445).into()],
             ..read
         };
         let text = answer.to_string();
@@ -429,7 +449,7 @@ mod tests {
         let trickled = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.1 5 typ host\r\n";
         let read = Fragment::parse(trickled).expect("a fragment");
         assert_eq!((read.credentials, read.candidates.len()), (None, 1));
-        let answer = Fragment::answer("wxyz", "lkjihgfedcba9876543210", "0", &[([203, 0, 113, 9], 8444).into()]);
+        let answer = Fragment::answer("wxyz", "lkjihgfedcba9876543210", "0", &[([203, 0, 113, 9], 8444).into()], &[]);
         let read = Fragment::parse(&answer).expect("our own");
         assert_eq!(read.credentials, Some(("wxyz".into(), "lkjihgfedcba9876543210".into())));
         assert_eq!(Fragment::parse("a=ice-ufrag:abcd"), Err(SdpError::Missing("ice-pwd")));

@@ -15,7 +15,7 @@ use ticker_proto::message::Subscribe;
 use ticker_rtc::agent::{self, AgentError, Local, MESSAGE_BYTES_MAX, Role};
 use ticker_rtc::crypto;
 use ticker_rtc::sdp::{Description, Fragment, SdpError, Setup};
-use ticker_rtc::str0m::{Candidate, IceCreds};
+use ticker_rtc::str0m::IceCreds;
 use ticker_session::catalogue::Refusal;
 use tokio::sync::{mpsc, oneshot};
 
@@ -110,10 +110,10 @@ pub(crate) async fn offer(
 /// `DELETE /v1/rtc/{id}`: the peer is gone.
 pub(crate) async fn end(State(web): State<Web>, Path(id): Path<String>) -> Response {
     let Some(service) = &web.rtc else { return off() };
-    match service.entry(&id) {
-        Some(entry) => {
+    match service.take_leave(&id) {
+        Some(control) => {
             // Should its words be full, it is told so already.
-            let _ = entry.control.try_send(Control::End);
+            let _ = control.try_send(Control::End);
             (StatusCode::NO_CONTENT, CORS).into_response()
         }
         None => gone(),
@@ -162,7 +162,7 @@ pub(crate) async fn restart(
     if entry.control.try_send(control).is_err() || is_done.await.is_err() {
         return gone();
     }
-    let answer = Fragment::answer(&local.ufrag, &local.pass, &entry.mid, &service.addresses);
+    let answer = Fragment::answer(&local.ufrag, &local.pass, &entry.mid, &service.addresses, &service.tcp);
     let mut response = (StatusCode::OK, CORS, [(header::CONTENT_TYPE, FRAGMENT)], answer).into_response();
     response.headers_mut().insert(header::ETAG, tag_of(&local.ufrag));
     response
@@ -220,7 +220,15 @@ fn token_of(query: Option<&str>, headers: &HeaderMap) -> Option<[u8; 32]> {
 
 impl Service {
     fn entry(&self, id: &str) -> Option<Entry> {
-        self.table().peers.get(id).cloned()
+        self.table().peers.get(id).filter(|entry| !entry.is_ending).cloned()
+    }
+
+    /// The way to a peer that is to end: from here on it is not there, however long its last words take.
+    fn take_leave(&self, id: &str) -> Option<mpsc::Sender<Control>> {
+        let mut table = self.table();
+        let entry = table.peers.get_mut(id).filter(|entry| !entry.is_ending)?;
+        entry.is_ending = true;
+        Some(entry.control.clone())
     }
 
     /// May whoever asks offer now? Otherwise what to answer.
@@ -265,8 +273,9 @@ impl Service {
             None => None,
         };
         let mut rtc = agent::begin(local, &offered, Role::Server, negotiated, now).map_err(failed)?;
-        for address in &self.addresses {
-            if let Ok(candidate) = Candidate::host(*address, "udp") {
+        let addresses = self.addresses.iter().map(|at| (at, false)).chain(self.tcp.iter().map(|at| (at, true)));
+        for (address, tcp) in addresses {
+            if let Ok(candidate) = agent::address(*address, tcp) {
                 rtc.add_local_candidate(candidate);
             }
         }
@@ -280,12 +289,13 @@ impl Service {
             message_bytes_max: MESSAGE_BYTES_MAX,
             sctp_init,
             candidates: self.addresses.clone(),
+            tcp: self.tcp.clone(),
             media: offered.media,
             data: offered.data,
         };
         let (packets, inbox) = mpsc::channel(INBOX_MAX);
         let (control, controls) = mpsc::channel(CONTROLS_MAX);
-        let entry = Entry { control, fragment: ufrag.clone(), remote: offered.ufrag, mid };
+        let entry = Entry { control, fragment: ufrag.clone(), remote: offered.ufrag, mid, is_ending: false };
         let registration = Registration::new(self, &id, entry, packets);
         web.connections.spawn(Peer::new(registration, rtc, inbox, controls, pipe, framing, now).run());
         Ok((id, answer.to_string(), ufrag))

@@ -5,20 +5,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use metrics::Counter;
 use ticker_proto::message::Request;
 use ticker_proto::{Code, Encoded};
 use ticker_rtc::agent::{self, LIVE, SESSION};
 use ticker_rtc::str0m::channel::{ChannelData, ChannelId};
 use ticker_rtc::str0m::net::{Protocol, Receive};
 use ticker_rtc::str0m::{Event, Input, Output, Rtc, RtcError};
-use ticker_rtc::{crypto, stun};
+use ticker_rtc::{crypto, framing, stun};
 use ticker_session::catalogue::Refusal;
 use tokio::sync::mpsc;
 
 use crate::framing::Framing;
 use crate::pipe::{Pipe, Requests};
 use crate::rtc::socket::{Outgoing, Path};
-use crate::rtc::{Control, Packet, Registration};
+use crate::rtc::tcp::Writer;
+use crate::rtc::{Control, Over, Packet, Registration};
 
 /// How long a peer may take to open the session's channel.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -30,8 +32,20 @@ const LIVE_BYTES_MAX: usize = 1_000;
 const SESSION_BYTES_MAX: usize = 64 * 1024;
 const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 
+/// While receipts are waited for, packets are taken together with the next messages, or after so long: a receipt comes for
+/// every second packet, and to wake for each costs as much as to send.
+const RECEIPTS_PAUSE: Duration = Duration::from_millis(20);
+
+/// The same where more than so many bytes are not confirmed: SCTP may wait for receipts before it sends more. (It begins
+/// with a window of some four packets.)
+const RECEIPTS_BYTES: usize = 3_000;
+const RECEIPTS_PAUSE_SHORT: Duration = Duration::from_millis(3);
+
 /// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
 const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
+
+/// Connections of TCP that one peer may have.
+const CONNECTIONS_MAX: usize = 4;
 
 /// How long a peer may take to confirm the last words, and the connection to end.
 const CLOSING_MAX: Duration = Duration::from_secs(2);
@@ -83,6 +97,11 @@ pub(super) struct Peer {
     /// What the reader asked for.
     asked: Vec<Result<Request, Refusal>>,
     out: Outgoing,
+    /// The connections on which it has proven to be who it is, the last first, and packets for each.
+    tcp: Vec<Connection>,
+    /// str0m has been told the time since the last step.
+    is_on_time: bool,
+    live_messages: Counter,
     /// When something was heard, and when the reader was last sent something to confirm.
     heard: Instant,
     probed: Instant,
@@ -96,10 +115,19 @@ pub(super) struct Peer {
     stage: Stage,
 }
 
+/// An address at the other end, and by what it is reached.
+type Remote = (Protocol, SocketAddr);
+
 #[derive(Default)]
 struct Anew {
-    heard: Vec<SocketAddr>,
-    wanted: Option<SocketAddr>,
+    heard: Vec<Remote>,
+    wanted: Option<Remote>,
+}
+
+struct Connection {
+    remote: SocketAddr,
+    writer: Writer,
+    packets: Vec<u8>,
 }
 
 impl Peer {
@@ -126,6 +154,9 @@ impl Peer {
             waiting: VecDeque::new(),
             asked: Vec::new(),
             out: Outgoing::default(),
+            tcp: Vec::new(),
+            is_on_time: false,
+            live_messages: metrics::counter!("ticker_edge_rtc_live_messages_total"),
             heard: now,
             probed: now,
             opened_at: None,
@@ -146,14 +177,14 @@ impl Peer {
                 Err(error) => return tracing::debug!(%error, "a WebRTC peer has failed"),
             };
             self.ask(&requests).await;
-            let takes = self.takes_messages();
+            let (takes, patience) = self.readiness();
+            let wake = patience.map_or(wake, |patience| wake.min(Instant::now() + patience));
+            let mut first = None;
             tokio::select! {
-                packet = self.inbox.recv() => {
-                    let Some(packet) = packet else { return };
-                    if let Err(error) = self.take_all(packet) {
-                        return tracing::debug!(%error, "a WebRTC peer has failed");
-                    }
-                }
+                packet = self.inbox.recv(), if patience.is_none() => match packet {
+                    Some(packet) => first = Some(packet),
+                    None => return,
+                },
                 batch = self.pipe.next(), if takes => match batch {
                     Some(batch) => self.queue(&batch),
                     None => self.end(),
@@ -172,19 +203,31 @@ impl Peer {
                 },
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
+            if let Err(error) = self.take_all(first) {
+                return tracing::debug!(%error, "a WebRTC peer has failed");
+            }
         }
     }
 
     /// Says what is to be said now. Returns when to come again; `None`: it is over.
     fn step(&mut self, now: Instant) -> Result<Option<Instant>, RtcError> {
-        self.rtc.handle_input(Input::Timeout(now))?;
+        // A packet tells str0m the time as well.
+        if !std::mem::take(&mut self.is_on_time) {
+            self.rtc.handle_input(Input::Timeout(now))?;
+        }
         self.write(now)?;
         let wake = loop {
             match self.rtc.poll_output()? {
                 Output::Timeout(at) => break at,
                 Output::Transmit(packet) => {
-                    let to = self.destination(packet.destination, &packet.contents);
-                    self.out.push(to, &packet.contents);
+                    match self.destination((packet.proto, packet.destination), &packet.contents) {
+                        (Protocol::Udp, to) => self.out.push(to, &packet.contents),
+                        (_, to) => {
+                            if let Some(connection) = self.tcp.iter_mut().find(|c| c.remote == to) {
+                                framing::put(&packet.contents, &mut connection.packets);
+                            }
+                        }
+                    }
                 }
                 Output::Event(event) => {
                     agent::on_event(&mut self.rtc, &event)?;
@@ -194,6 +237,9 @@ impl Peer {
             }
         };
         self.out.send(&self.registration.service.socket, self.local);
+        for connection in self.tcp.iter_mut().filter(|c| !c.packets.is_empty()) {
+            connection.writer.write(std::mem::take(&mut connection.packets));
+        }
         Ok(self.next_deadline(now).map(|at| at.min(wake)))
     }
 
@@ -267,25 +313,24 @@ impl Peer {
     }
 
     /// Takes a packet, and those that have come with it.
-    fn take_all(&mut self, first: Packet) -> Result<(), RtcError> {
+    fn take_all(&mut self, first: Option<Packet>) -> Result<(), RtcError> {
         let now = Instant::now();
-        self.take(&first, now)?;
         // Handshakes go step by step: dimpl is slow to take two flights in one packet.
-        let more = if self.is_secure { PACKETS_MAX - 1 } else { 0 };
-        for _ in 0..more {
-            match self.inbox.try_recv() {
-                Ok(packet) => self.take(&packet, now)?,
-                Err(_) => break,
-            }
+        let most = if self.is_secure { PACKETS_MAX } else { 1 };
+        let mut next = first;
+        for _ in 0..most {
+            let Some(packet) = next.take().or_else(|| self.inbox.try_recv().ok()) else { break };
+            self.take(&packet, now)?;
         }
         Ok(())
     }
 
     fn take(&mut self, packet: &Packet, now: Instant) -> Result<(), RtcError> {
-        let Packet { path: Path { remote, local }, bytes } = packet;
+        let Packet { path: Path { remote, local }, over, bytes } = packet;
+        let protocol = if matches!(over, Over::Udp) { Protocol::Udp } else { Protocol::Tcp };
         let destination = self.registration.service.destination(packet.path);
         let looked = stun::Packet::of(bytes);
-        let Ok(received) = Receive::new(Protocol::Udp, *remote, destination, bytes) else { return Ok(()) };
+        let Ok(received) = Receive::new(protocol, *remote, destination, bytes) else { return Ok(()) };
         let input = Input::Receive(now, received);
         if let stun::Packet::Check { nominates, .. } = looked {
             // It is proven here that its sender knows our password.
@@ -293,22 +338,40 @@ impl Peer {
                 metrics::counter!("ticker_edge_rtc_checks_refused_total").increment(1);
                 return Ok(());
             }
-            self.registration.bind(*remote);
+            match over {
+                Over::Udp => self.registration.bind(*remote),
+                Over::Tcp(writer) => self.join(*remote, writer.as_ref()),
+            }
+            let remote = (protocol, *remote);
             if let Some(anew) = &mut self.anew {
-                if !anew.heard.contains(remote) {
-                    anew.heard.push(*remote);
+                if !anew.heard.contains(&remote) {
+                    anew.heard.push(remote);
                 }
-                anew.wanted = Some(*remote).filter(|_| nominates).or(anew.wanted);
+                anew.wanted = Some(remote).filter(|_| nominates).or(anew.wanted);
             }
         }
-        self.heard = now;
-        self.local = *local;
+        (self.heard, self.is_on_time) = (now, true);
+        if protocol == Protocol::Udp {
+            self.local = *local;
+        }
         self.rtc.handle_input(input)
+    }
+
+    /// It has proven to be at the other end of that connection.
+    fn join(&mut self, remote: SocketAddr, writer: Option<&Writer>) {
+        let Some(writer) = writer else { return };
+        writer.prove();
+        if self.tcp.first().is_none_or(|c| c.remote != remote || c.writer.is_closed()) {
+            self.tcp.retain(|c| c.remote != remote && !c.writer.is_closed());
+            // The oldest ends.
+            self.tcp.truncate(CONNECTIONS_MAX - 1);
+            self.tcp.insert(0, Connection { remote, writer: writer.clone(), packets: Vec::new() });
+        }
     }
 
     /// Where a packet goes. After ICE has begun anew str0m may hold on to the old way for as long as that lives: what has
     /// not been heard from since is not the way any more (RFC 8445 §9).
-    fn destination(&self, chosen: SocketAddr, packet: &[u8]) -> SocketAddr {
+    fn destination(&self, chosen: Remote, packet: &[u8]) -> Remote {
         let is_data = matches!(stun::Packet::of(packet), stun::Packet::Dtls);
         match &self.anew {
             Some(Anew { heard, wanted: Some(wanted) }) if is_data && !heard.contains(&chosen) => *wanted,
@@ -406,7 +469,7 @@ impl Peer {
             }
             self.wrote = now;
             match (live, *may_be_lost && self.live.is_some()) {
-                (Some(_), _) => metrics::counter!("ticker_edge_rtc_live_messages_total").increment(1),
+                (Some(_), _) => self.live_messages.increment(1),
                 (None, true) => metrics::counter!("ticker_edge_rtc_live_too_large_total").increment(1),
                 (None, false) => {}
             }
@@ -423,11 +486,20 @@ impl Peer {
         (of(self.session), of(self.live))
     }
 
-    fn takes_messages(&mut self) -> bool {
-        if !self.is_open() || self.stage != Stage::Running || !self.waiting.is_empty() {
-            return false;
+    /// Are messages of the session taken now, and how long may packets wait? `None`: not at all.
+    fn readiness(&mut self) -> (bool, Option<Duration>) {
+        if !self.is_open() || self.stage != Stage::Running {
+            return (false, None);
         }
         let (session, live) = self.buffered();
-        session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX
+        let takes = self.waiting.is_empty() && session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX;
+        let is_new = self.opened_at.is_none_or(|at| at.elapsed() < EAGER);
+        let patience = match session + live {
+            0 => None,
+            _ if is_new || !takes => None,
+            n if n < RECEIPTS_BYTES => Some(RECEIPTS_PAUSE),
+            _ => Some(RECEIPTS_PAUSE_SHORT),
+        };
+        (takes, patience)
     }
 }

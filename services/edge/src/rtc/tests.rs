@@ -10,7 +10,7 @@ fn service() -> Arc<Service> {
 fn register(service: &Arc<Service>, name: &str) -> (Registration, mpsc::Receiver<Packet>, mpsc::Receiver<Control>) {
     let (packets, inbox) = mpsc::channel(INBOX_MAX);
     let (control, controls) = mpsc::channel(CONTROLS_MAX);
-    let entry = Entry { control, fragment: name.into(), remote: "abcd".into(), mid: "0".into() };
+    let entry = Entry { control, fragment: name.into(), remote: "abcd".into(), mid: "0".into(), is_ending: false };
     (Registration::new(service, &format!("id-{name}"), entry, packets), inbox, controls)
 }
 

@@ -12,6 +12,7 @@ use super::keys::{GROUPS, Keys};
 use super::suites::{Hashes, SUITES, SUITES_13};
 use super::{Ring, der};
 use crate::agent::MTU;
+use crate::association::Opening;
 
 /// A flight that is not answered is sent again after so long, then after twice as much, and so on. RFC 6347 §4.2.4.1
 /// recommends a second; but the path is one that ICE has just found to work, and what is lost on it should be noticed
@@ -73,7 +74,8 @@ impl DtlsProvider for Ring {
         if der::public_key(&cert.certificate).is_none() {
             return Err(CryptoError::Other("the certificate is not one of ours".to_owned()));
         }
-        Ok(Box::new(Dtls { dtls: dimpl::Dtls::new_12(config()?, cert.clone(), now), now, is_gone: false }))
+        let dtls = dimpl::Dtls::new_12(config()?, cert.clone(), now);
+        Ok(Box::new(Dtls { dtls, now, is_gone: false, opening: Opening::new() }))
     }
 }
 
@@ -82,6 +84,21 @@ struct Dtls {
     now: Instant,
     /// The other end has said that it closes.
     is_gone: bool,
+    /// How the association of SCTP begins, which is carried here.
+    opening: Opening,
+}
+
+impl Dtls {
+    /// Sends what the beginning of the association asks for.
+    fn open(&mut self) -> Result<(), DtlsImplError> {
+        while let Some(packet) = self.opening.to_peer() {
+            match self.dtls.send_application_data(&packet) {
+                Ok(_) | Err(DtlsImplError::ConnectionClosed) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for Dtls {
@@ -100,23 +117,46 @@ impl DtlsInstance for Dtls {
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        match self.dtls.poll_output(buf) {
-            // Keys for media, of which there is none; asks to be polled again at once.
-            DtlsOutput::KeyingMaterial(..) => DtlsOutput::Timeout(self.now),
+        // To be polled, and told the time, again at once.
+        let again = DtlsOutput::Timeout(self.now);
+        if let Some(packet) = self.opening.to_self() {
+            let Some(room) = buf.get_mut(..packet.len()) else { return again };
+            room.copy_from_slice(&packet);
+            return DtlsOutput::ApplicationData(room);
+        }
+        let output = match self.dtls.poll_output(buf) {
+            // Keys for media, of which there is none.
+            DtlsOutput::KeyingMaterial(..) => again,
             DtlsOutput::CloseNotify => {
                 self.is_gone = true;
                 DtlsOutput::CloseNotify
             }
+            DtlsOutput::Connected => {
+                self.opening.connected();
+                DtlsOutput::Connected
+            }
+            DtlsOutput::ApplicationData(data) if !self.opening.incoming(data) => again,
+            DtlsOutput::Timeout(at) => {
+                DtlsOutput::Timeout(self.opening.timeout(self.now).map_or(at, |own| own.min(at)))
+            }
             output => output,
-        }
+        };
+        // What cannot be sent now is sent again later.
+        let _ = self.open();
+        output
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
         self.now = now;
+        self.opening.handle_timeout(now);
+        self.open()?;
         self.dtls.handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        if !self.opening.outgoing(data) {
+            return self.open().map(|()| data.len());
+        }
         match self.dtls.send_application_data(data) {
             // The other end has closed, which str0m learns only when it has asked for all output.
             Err(DtlsImplError::ConnectionClosed) => Ok(data.len()),
