@@ -24,6 +24,7 @@ mod measure;
 mod process;
 mod publish;
 mod report;
+mod rtc_reader;
 mod secure;
 mod secure_crowd;
 mod servers;
@@ -42,8 +43,8 @@ use servers::Places;
 use wire::Over;
 
 /// In the order in which they are run and written.
-const WORKLOADS: [&str; 11] =
-    ["fanout", "sse", "market", "busy", "frozen", "idle", "hundred", "cold", "growth", "light", "secure"];
+const WORKLOADS: [&str; 12] =
+    ["fanout", "sse", "market", "busy", "frozen", "idle", "hundred", "cold", "growth", "light", "secure", "rtc"];
 
 /// Only where it is named: it takes seven edges, as many processes of readers, and some 2 GiB.
 const NAMED_ONLY: &str = "hundred";
@@ -51,8 +52,8 @@ const NAMED_ONLY: &str = "hundred";
 /// Our edge beside its peers.
 #[derive(clap::Parser, Debug)]
 struct Args {
-    /// Only these workloads: fanout, sse, market, busy, frozen, idle, cold, growth, light, secure, and hundred, which runs
-    /// only if it is named (100,000 idle readers on seven edges)
+    /// Only these workloads: fanout, sse, market, busy, frozen, idle, cold, growth, light, secure, rtc, and hundred, which
+    /// runs only if it is named (100,000 idle readers on seven edges)
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Runs of each measurement (1 to 9); the median counts
@@ -209,6 +210,7 @@ fn workload(name: &str, plan: Plan, idle: Duration, at: &Places) -> Result<Secti
         "cold" => many::cold(plan, at),
         "growth" => flows::growth(plan, at),
         "secure" => secure::secure(plan, at),
+        "rtc" => secure::rtc(plan, at),
         _ => flows::light(plan, at),
     }
 }

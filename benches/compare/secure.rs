@@ -1,5 +1,6 @@
-//! Readers over TLS and QUIC: the market, and idle ones.
+//! Readers over TLS, QUIC and WebRTC: the market, and idle ones.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::feed::Feed;
@@ -28,6 +29,51 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     if plan.peers {
         subjects.push((Way::Http3, true));
     }
+    let flows = flows(&subjects, plan, at, &mut section)?;
+    section.line(
+        "Asked for: 50,000 events/s. Datagrams carry the quotes, the newest of each; trades go on the stream. Caddy (Debian) \
+         stands between HTTP/3 and an edge's plain SSE: its own CPU alone.",
+    );
+    let cpu = |at: usize| median(&flows[at], |f| f.cpu_per_event);
+    let mut goal = |what: &str, measured, factor: f64| {
+        let (limit, of) = (cpu(0) * factor, format!("{factor} × SSE over TCP with TLS"));
+        section.goal(&Goal { what: what.into(), measured, limit, unit: "µs", of });
+    };
+    goal("SSE over HTTP/3: CPU an event", cpu(1), 1.5);
+    goal("WebTransport datagrams: CPU an event", cpu(3), 1.2);
+    let most = idle_readers(&ways[..3], at, &mut section)?;
+    let what = "idle over QUIC: memory a reader".to_owned();
+    section.goal(&Goal { what, measured: most, limit: 24.0, unit: "KiB", of: String::new() });
+    Ok(section)
+}
+
+/// The same over WebRTC, beside TLS.
+pub(crate) fn rtc(plan: Plan, at: &Places) -> Result<Section, String> {
+    let title = "WebRTC: the market's 200 topics and 5,000 events/s, 100 readers of 20 topics each; 1,000 idle peers";
+    let mut section = Section::new("rtc", title);
+    let ways = [Way::Tls, Way::Rtc, Way::RtcLive];
+    let flows = flows(&ways.map(|way| (way, false)), plan, at, &mut section)?;
+    section.line(
+        "Asked for: 50,000 events/s. Readers are the edge's own state machines (str0m) at the other end, an answer to each \
+         packet where SCTP asks for one. `ticker-live` carries the quotes, the newest of each; trades go on the session's channel.",
+    );
+    for (at, way) in ways.iter().enumerate().skip(1) {
+        let (what, measured) = (format!("{}: CPU an event", way.name()), median(&flows[at], |f| f.cpu_per_event));
+        section.goal(&Goal { what, measured, limit: 5.0, unit: "µs", of: String::new() });
+    }
+    let most = idle_readers(&[Way::Tls, Way::Rtc], at, &mut section)?;
+    let what = "idle over WebRTC: memory a peer".to_owned();
+    section.goal(&Goal { what, measured: most, limit: 120.0, unit: "KiB", of: String::new() });
+    Ok(section)
+}
+
+/// Measures readers of each way, by our edge or by Caddy, and tells of it.
+fn flows(
+    subjects: &[(Way, bool)],
+    plan: Plan,
+    at: &Places,
+    section: &mut Section,
+) -> Result<Vec<Vec<Measure>>, String> {
     let mut flows: Vec<Vec<Measure>> = subjects.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.runs {
         for ((way, caddy), flows) in subjects.iter().zip(&mut flows) {
@@ -72,19 +118,18 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
         "others' CPU",
     ];
     section.table(&header, &rows);
-    section.line(
-        "Asked for: 50,000 events/s. Datagrams carry the quotes, the newest of each; trades go on the stream. Caddy (Debian) \
-         stands between HTTP/3 and an edge's plain SSE: its own CPU alone.",
-    );
-    let cpu = |at: usize| median(&flows[at], |f| f.cpu_per_event);
-    let mut goal = |what: &str, measured, factor: f64| {
-        let (limit, of) = (cpu(0) * factor, format!("{factor} × SSE over TCP with TLS"));
-        section.goal(&Goal { what: what.into(), measured, limit, unit: "µs", of });
-    };
-    goal("SSE over HTTP/3: CPU an event", cpu(1), 1.5);
-    goal("WebTransport datagrams: CPU an event", cpu(3), 1.2);
-    idle_readers(&ways, at, &mut section)?;
-    Ok(section)
+    Ok(flows)
+}
+
+/// An edge for readers of that way, and where they go.
+fn rig(way: Way, feed: Feed, at: &Places) -> Result<(Rig, SocketAddr), String> {
+    match way {
+        Way::Rtc | Way::RtcLive => Rig::with_rtc(feed, at).map(|rig| {
+            let addr = rig.readers_at;
+            (rig, addr)
+        }),
+        _ => Rig::with_tls(feed, at),
+    }
 }
 
 fn name(way: Way, caddy: bool) -> String {
@@ -93,7 +138,7 @@ fn name(way: Way, caddy: bool) -> String {
 
 fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Measure, String> {
     wait_for_calm();
-    let (mut rig, mut secure) = Rig::with_tls(MARKET, at)?;
+    let (mut rig, mut secure) = self::rig(way, MARKET, at)?;
     let proxy = if caddy { Some(self::caddy(rig.readers_at, at)?) } else { None };
     if let Some((_, addr)) = &proxy {
         secure = *addr;
@@ -132,12 +177,13 @@ fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Measure, Strin
     Ok(flow)
 }
 
-fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<(), String> {
+/// The most that one costs which is not plain TLS, in KiB.
+fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<f64, String> {
     let feed = Feed::quotes(1, 0.0);
     let (mut rows, mut most) = (Vec::new(), 0.0f64);
-    for way in ways.iter().filter(|way| **way != Way::Datagrams) {
+    for way in ways {
         wait_for_calm();
-        let (mut rig, secure) = Rig::with_tls(feed, at)?;
+        let (mut rig, secure) = self::rig(*way, feed, at)?;
         let _target = rig.target();
         let before = rig.measured.usage();
         let crowd = SecureCrowd::start(secure, *way, vec![vec![feed.topic(0)]; IDLE])?;
@@ -156,13 +202,11 @@ fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<(), 
         }
     }
     section.table(&["idle reader, a connection each", "resident KiB", "CPU µs/s"], &rows);
-    let what = "idle over QUIC: memory a reader".to_owned();
-    section.goal(&Goal { what, measured: most, limit: 24.0, unit: "KiB", of: String::new() });
-    Ok(())
+    Ok(most)
 }
 
 /// Debian's Caddy, which answers HTTP/3 and asks that address.
-fn caddy(behind: std::net::SocketAddr, at: &Places) -> Result<(Started, std::net::SocketAddr), String> {
+fn caddy(behind: SocketAddr, at: &Places) -> Result<(Started, SocketAddr), String> {
     let addr = free_port()?;
     let storage = at.scratch.join("caddy");
     let config = format!(

@@ -1,4 +1,4 @@
-//! Readers over TLS and QUIC, on one thread, on the other core than the server's. What comes is counted, and of each event
+//! Readers over TLS, QUIC and WebRTC, on one thread, on the other core than the server's. What comes is counted, and of each event
 //! only `pub` is read.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::histogram::Histogram;
 use crate::publish::now_micros;
+use crate::rtc_reader;
 use crate::wire::{self, Over};
 
 /// Connections that are being made at once.
@@ -32,6 +33,10 @@ pub(crate) enum Way {
     WebTransport,
     /// WebTransport, states as datagrams.
     Datagrams,
+    /// WebRTC, all on the session's channel.
+    Rtc,
+    /// WebRTC, states on the channel without retransmits.
+    RtcLive,
 }
 
 impl Way {
@@ -41,6 +46,8 @@ impl Way {
             Self::Http3 => "SSE over HTTP/3",
             Self::WebTransport => "WebTransport, stream",
             Self::Datagrams => "WebTransport, datagrams",
+            Self::Rtc => "WebRTC, channel `ticker`",
+            Self::RtcLive => "WebRTC, `ticker-live`",
         }
     }
 }
@@ -74,7 +81,7 @@ impl Seen {
     }
 
     /// Counts the events in that text.
-    fn take(&mut self, mut text: &[u8]) {
+    pub(crate) fn take(&mut self, mut text: &[u8]) {
         let now = now_micros();
         while let Some(at) = self.published.find(text) {
             text = &text[at + 6..];
@@ -84,9 +91,9 @@ impl Seen {
     }
 }
 
-type Shared = Arc<Mutex<Seen>>;
+pub(crate) type Shared = Arc<Mutex<Seen>>;
 
-fn lock(shared: &Shared) -> MutexGuard<'_, Seen> {
+pub(crate) fn lock(shared: &Shared) -> MutexGuard<'_, Seen> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -175,6 +182,8 @@ async fn readers(
                 Way::Http3 => over_http3(&dial, &topics, &shared, served).await,
                 Way::WebTransport => over_webtransport(&dial, &topics, false, &shared, served).await,
                 Way::Datagrams => over_webtransport(&dial, &topics, true, &shared, served).await,
+                Way::Rtc => rtc_reader::read(target, &topics, false, &shared, served).await,
+                Way::RtcLive => rtc_reader::read(target, &topics, true, &shared, served).await,
             };
             let mut seen = lock(&shared);
             seen.ended += 1;

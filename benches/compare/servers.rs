@@ -139,6 +139,13 @@ impl Rig {
         Ok((Self::ours(feed, &format!("tls_listen = \"{secure}\"\n"), at)?, secure))
     }
 
+    /// Ours as a peer of WebRTC, for readers who all come from one address.
+    pub(crate) fn with_rtc(feed: Feed, at: &Places) -> Result<Self, String> {
+        let many = ["rtc_offers_per_address_max", "rtc_offers_max", "rtc_handshakes_max"];
+        let limits: String = many.iter().map(|key| format!("{key} = 100_000\n")).collect();
+        Self::ours(feed, &format!("rtc_listen = \"127.0.0.1:0\"\n{limits}"), at)
+    }
+
     /// Once: where the publisher sends. The bare loop publishes to itself.
     pub(crate) fn target(&mut self) -> Option<Target> {
         self.target.take()

@@ -62,6 +62,11 @@ class Http(unittest.TestCase):
         for instrument in answer["instruments"]:
             self.assertEqual(instrument["venue"], "synthetic")
             self.assertRegex(instrument["tick_size"], DECIMAL)
+        # The consolidated venue is named, or it is not there: as in a pattern.
+        status, _, answer = clients.get(service.http, "/v1/instruments?venue=best")
+        self.assertEqual(status, 200)
+        self.assertEqual([i["symbol"] for i in answer["instruments"]], sorted(symbols()))
+        self.assertEqual({tuple(i["channels"]) for i in answer["instruments"]}, {("quote",)})
         status, _, answer = clients.get(service.http, "/v1/venues")
         self.assertEqual(status, 200)
         self.assertIn("synthetic", json.dumps(answer["venues"]))

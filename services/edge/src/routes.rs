@@ -15,7 +15,8 @@ use axum::routing::{any, get, patch, post};
 use axum::{Extension, Router};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use ticker_market::decimal;
+use ticker_market::topic::BEST;
+use ticker_market::{Channel, decimal};
 use ticker_proto::{Code, Form};
 use ticker_rtc::sdp::BYTES_MAX as SDP_BYTES_MAX;
 use ticker_session::catalogue::Refusal;
@@ -171,7 +172,8 @@ struct OfVenue {
 struct ListedInstrument {
     venue: String,
     symbol: String,
-    native: String,
+    /// The consolidated venue has no names of its own.
+    native: Option<String>,
     tick_size: Option<String>,
     lot_size: Option<String>,
     channels: Vec<&'static str>,
@@ -195,14 +197,14 @@ async fn instruments(
     };
     let directory = web.directory.read().unwrap_or_else(PoisonError::into_inner);
     let wanted = |i: &&ticker_market::Instrument| venue.as_deref().is_none_or(|v| i.venue == v);
-    let list: Vec<ListedInstrument> = directory
+    let mut list: Vec<ListedInstrument> = directory
         .catalogue
         .instruments()
         .filter(wanted)
         .map(|i| ListedInstrument {
             venue: i.venue.to_string(),
             symbol: i.symbol.to_string(),
-            native: i.native.to_string(),
+            native: Some(i.native.to_string()),
             tick_size: i.tick_size.map(decimal::to_text),
             lot_size: i.lot_size.map(decimal::to_text),
             channels: i.topics().map(|t| t.channel.as_str()).collect(),
@@ -214,6 +216,18 @@ async fn instruments(
             }),
         })
         .collect();
+    // Only by its name, as in a pattern.
+    if venue.as_deref() == Some(BEST) {
+        list.extend(directory.catalogue.consolidated().map(|symbol| ListedInstrument {
+            venue: BEST.to_owned(),
+            symbol: symbol.to_owned(),
+            native: None,
+            tick_size: None,
+            lot_size: None,
+            channels: vec![Channel::Quote.as_str()],
+            status: None,
+        }));
+    }
     if let Some(venue) = venue.filter(|_| list.is_empty()) {
         let message = format!("no instruments of a venue `{venue}`; GET /v1/venues lists the venues");
         return problem(&Refusal::new(Code::UnknownTopic, message));

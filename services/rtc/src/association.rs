@@ -3,7 +3,8 @@
 //! str0m sends its first messages again after 3 s, browsers after 1 s and then 2 s, and neither lets it be set: where a tenth
 //! of the packets is lost each way, one connection in thirty needs more than 3 s for these four messages alone. Both ends may
 //! begin (RFC 8841 §9.3 has them both do so), so ours always does, and repeats what is not answered after a fraction of that.
-//! str0m is told that its own first message was answered, once the two ends have agreed.
+//! str0m is told that its own first message was answered, once the two ends have agreed. Its first packets with data are
+//! repeated likewise until they are confirmed, since SCTP knows no round trip yet and would wait for 3 s here too.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,6 +18,10 @@ const REPEATS_MAX: u32 = 22;
 
 /// How often the last answer is given again, while nothing shows that it has arrived.
 const ACKS: u32 = 3;
+
+/// Packets with data that are repeated: so many of the first, so often; then SCTP knows a round trip.
+const EARLY_MAX: usize = 8;
+const EARLY_REPEATS_MAX: u32 = 8;
 
 /// Packets that come before str0m may see them, at most; what is lost here comes again.
 const HELD_MAX: usize = 16;
@@ -32,8 +37,10 @@ const CHUNK: usize = 4;
 const INIT_BYTES: usize = CHUNK + 16;
 
 /// Chunks (§3.2) and a parameter (§3.3.3).
+const DATA: u8 = 0;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
+const SACK: u8 = 3;
 const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
 const STATE_COOKIE: u16 = 7;
@@ -67,6 +74,9 @@ pub(crate) struct Opening {
     to_self: VecDeque<Vec<u8>>,
     /// Of the other end, for when str0m is ready.
     held: Vec<Vec<u8>>,
+    /// The first packets with data that are not confirmed, by the last TSN in each, and how many more may be kept.
+    early: Vec<(u32, Vec<u8>)>,
+    early_left: usize,
     due: Due,
     repeats: u32,
     acks: u32,
@@ -92,6 +102,8 @@ impl Opening {
             to_peer: VecDeque::new(),
             to_self: VecDeque::new(),
             held: Vec::new(),
+            early: Vec::new(),
+            early_left: EARLY_MAX,
             due: Due::Never,
             repeats: 0,
             acks: 0,
@@ -134,6 +146,7 @@ impl Opening {
     /// str0m says this. Returns whether it goes to the other end.
     pub(crate) fn outgoing(&mut self, packet: &[u8]) -> bool {
         if self.stage == Stage::Open {
+            self.keep(packet);
             return true;
         }
         match packet.get(HEADER) {
@@ -158,6 +171,7 @@ impl Opening {
             // It needs no beginning.
             _ if self.own.is_none() => {
                 (self.stage, self.held) = (Stage::Open, Vec::new());
+                self.keep(packet);
                 true
             }
             _ => false,
@@ -174,6 +188,7 @@ impl Opening {
             } else if self.stage == Stage::Opening {
                 self.hold(packet);
             }
+            self.confirmed(packet);
             return self.stage == Stage::Open;
         };
         let is_for_us = packet[4..8] == own[CHUNK..CHUNK + 4];
@@ -209,7 +224,8 @@ impl Opening {
             _ => {
                 // It has heard our last answer, or has given one that was lost.
                 self.agreed();
-                (self.acks, self.due) = (0, Due::Never);
+                self.acks = 0;
+                self.confirmed(packet);
                 if self.stage == Stage::Open && self.to_self.is_empty() {
                     return true;
                 }
@@ -227,6 +243,31 @@ impl Opening {
         }
     }
 
+    /// One of the first packets with data goes out.
+    fn keep(&mut self, packet: &[u8]) {
+        if self.early_left == 0 || packet.get(HEADER) != Some(&DATA) {
+            return;
+        }
+        if let Some(tsn) = chunks(packet).filter(|c| c[0] == DATA).filter_map(word).last() {
+            self.early_left -= 1;
+            self.early.push((tsn, packet.to_vec()));
+            (self.due, self.repeats) = (Due::In(REPEAT_FIRST), 0);
+        }
+    }
+
+    /// The other end may confirm some of them. Where nothing waits for an answer any more, nothing is repeated.
+    fn confirmed(&mut self, packet: &[u8]) {
+        if !self.early.is_empty()
+            && let Some(acked) = chunks(packet).filter(|c| c[0] == SACK).filter_map(word).last()
+        {
+            // Serial numbers (RFC 1982).
+            self.early.retain(|(tsn, _)| tsn.wrapping_sub(acked).wrapping_sub(1) < 1 << 31);
+        }
+        if self.early.is_empty() && self.acks == 0 && self.stage != Stage::Opening {
+            self.due = Due::Never;
+        }
+    }
+
     fn repeat(&mut self, now: Instant) {
         self.repeats += 1;
         if self.stage == Stage::Opening {
@@ -235,7 +276,16 @@ impl Opening {
             self.acks -= 1;
             self.say(&chunk(COOKIE_ACK, &[]));
         }
-        let on = if self.stage == Stage::Opening { self.repeats < REPEATS_MAX } else { self.acks > 0 };
+        if self.connected {
+            self.to_peer.extend(self.early.iter().map(|(_, packet)| packet.clone()));
+        }
+        if self.repeats >= EARLY_REPEATS_MAX {
+            self.early.clear();
+        }
+        let on = match self.stage {
+            Stage::Opening => self.repeats < REPEATS_MAX,
+            Stage::Agreed | Stage::Open => self.acks > 0 || !self.early.is_empty(),
+        };
         let pause = REPEAT_FIRST.mul_f64(1.5f64.powi(self.repeats.min(8) as i32)).min(REPEAT_MAX);
         self.due = if on { Due::At(now + pause) } else { Due::Never };
     }
@@ -338,6 +388,22 @@ fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The chunks of a packet, as far as they are whole.
+fn chunks(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = packet.get(HEADER..).unwrap_or(&[]);
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_be_bytes(rest.get(2..CHUNK)?.try_into().ok()?));
+        let whole = rest.get(..length).filter(|whole| whole.len() >= CHUNK)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or(&[]);
+        Some(whole)
+    })
+}
+
+/// The first number in a chunk: the TSN of data, or up to which it is confirmed.
+fn word(chunk: &[u8]) -> Option<u32> {
+    chunk.get(CHUNK..CHUNK + 4)?.try_into().ok().map(u32::from_be_bytes)
+}
+
 /// The value of the first chunk.
 fn value(bytes: &[u8]) -> Option<&[u8]> {
     let length = usize::from(u16::from_be_bytes(bytes.get(2..CHUNK)?.try_into().ok()?));
@@ -427,9 +493,41 @@ mod tests {
     fn what_needs_no_beginning_passes() {
         let mut opening = Opening::new();
         opening.connected();
-        let data = packet([0; 4], [1; 4], &chunk(0, b"data"));
+        let data = packet([0; 4], [1; 4], &chunk(DATA, b"data"));
         assert!(opening.incoming(&data) && opening.outgoing(&data) && opening.incoming(&data));
-        assert!(opening.to_peer().is_none() && opening.timeout(Instant::now()).is_none());
+        assert!(opening.to_peer().is_none() && opening.timeout(Instant::now()).is_some());
+        assert!(opening.incoming(&packet([0; 4], [1; 4], &chunk(SACK, b"data"))));
+        assert!(opening.timeout(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn the_first_data_is_repeated_until_it_is_confirmed() {
+        let (mut opening, mut now) = (Opening::new(), Instant::now());
+        opening.connected();
+        let of = |kind, tsn: u32| packet([0; 4], [1; 4], &chunk(kind, &tsn.to_be_bytes()));
+        let first = u32::MAX - 1;
+        for n in 0..20 {
+            assert!(opening.outgoing(&of(DATA, first.wrapping_add(n))));
+        }
+        let mut wait = |opening: &mut Opening, seconds: u32| {
+            let mut sent = Vec::new();
+            for _ in 0..seconds * 100 {
+                opening.handle_timeout(now);
+                sent.extend(std::iter::from_fn(|| opening.to_peer()));
+                now += Duration::from_millis(10);
+            }
+            sent
+        };
+        let sent = wait(&mut opening, 1);
+        assert!(sent.len() >= 2 * EARLY_MAX && sent[0] == of(DATA, first), "{}", sent.len());
+        assert!(opening.incoming(&of(SACK, first.wrapping_add(5))));
+        assert!(wait(&mut opening, 1).iter().all(|p| *p == of(DATA, 4) || *p == of(DATA, 5)));
+        assert!(opening.incoming(&of(SACK, 5)) && wait(&mut opening, 1).is_empty());
+        // Nobody confirms: SCTP's own timer has it from some time on.
+        let mut other = Opening::new();
+        other.connected();
+        assert!(other.outgoing(&of(DATA, 1)));
+        assert_eq!(wait(&mut other, 20).len(), EARLY_REPEATS_MAX as usize);
     }
 
     /// Two ends that both begin, or one of which only answers; of their packets some are lost.
@@ -462,7 +560,7 @@ mod tests {
                 }
                 // An end that is open says something, which shows the other that it is.
                 for at in 0..2 {
-                    let data = ends[at].packet(false, &chunk(0, b"data"));
+                    let data = ends[at].packet(false, &chunk(DATA, b"data"));
                     if ends[at].stage == Stage::Open && rng.u8(..100) >= 30 {
                         ends[1 - at].incoming(&data);
                     }

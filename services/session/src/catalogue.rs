@@ -54,6 +54,11 @@ impl Catalogue {
         self.instruments.values()
     }
 
+    /// The symbols of which there is a consolidated quote, in order.
+    pub fn consolidated(&self) -> impl Iterator<Item = &str> {
+        self.best.iter().map(CompactString::as_str)
+    }
+
     /// All topics that a pattern matches now.
     pub fn matching<'a>(&'a self, pattern: &'a Pattern) -> impl Iterator<Item = Topic> + 'a {
         let best =
@@ -183,6 +188,7 @@ mod tests {
         assert_eq!(check("quote/best/BTC-USX"), Err("no venue quotes BTC-USX; did you mean BTC-USD?".to_owned()));
         assert!(check("trade/best/BTC-USD").expect_err("quotes only").contains("it has quote"));
         assert_eq!(check("quote/bets/BTC-USD"), Err("no venue bets; did you mean best?".to_owned()));
+        assert_eq!(catalogue.consolidated().collect::<Vec<_>>(), ["BTC-USD", "ETH-USD"]);
         let matching = |p: &str| catalogue.matching(&p.parse().expect("a pattern")).count();
         assert_eq!((matching("quote/*/*"), matching("quote/best/*"), matching("bar-1m/*/BTC-USD")), (2, 2, 1));
     }

@@ -113,10 +113,21 @@ struct Stage {
 
 impl Stage {
     async fn new(venue: &str, paths: Vec<PathBuf>, symbols: &[&str], config: ConnectionConfig) -> Self {
+        Self::with_faults(venue, paths, symbols, config, &[]).await
+    }
+
+    async fn with_faults(
+        venue: &str,
+        paths: Vec<PathBuf>,
+        symbols: &[&str],
+        config: ConnectionConfig,
+        faults: &[&str],
+    ) -> Self {
+        let injections = faults.iter().map(|fault| fault.parse().expect("a fault")).collect();
         let market = SyntheticConfig { instruments: 2, updates_per_second: 200, seed: 5 };
         let synthetic = paths.is_empty().then(|| (venue.to_owned(), market));
         let listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let (speed, repeat, injections, seed) = (Speed::Times(1.0), false, Vec::new(), 1);
+        let (speed, repeat, seed) = (Speed::Times(1.0), false, 1);
         let server = StandInConfig { listen, paths, synthetic, speed, repeat, injections, seed };
         let server = Server::bind(server).await.expect("a free port");
         let at = server.local_addr();
@@ -238,22 +249,30 @@ async fn binance_is_connected_anew_by_age_without_a_hole() {
     replaced_by_age("binance").await;
 }
 
+/// Some frames as a recording, after a list of instruments and a subscription.
+fn recording(venue: &str, (url, list): (&str, &str), frames: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let mut text = format!("{{\"t\":\"header\",\"format\":\"mdrec/1\",\"venue\":\"{venue}\"}}\n");
+    let mut line = |t: &str, url: &str, data: &str| {
+        text += &format!(
+            "{{\"t\":\"{t}\",\"ts\":1785542400000000000,\"conn\":\"a\",\"url\":\"{url}\",\"data\":{data:?}}}\n"
+        );
+    };
+    line("http", url, list.trim());
+    line("send", "", r#"{"op":"subscribe"}"#);
+    frames.iter().for_each(|frame| line("recv", "", frame));
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.jsonl");
+    std::fs::write(&path, text).expect("room");
+    (folder, path)
+}
+
 #[tokio::test]
 async fn a_venue_without_a_dialect_is_played_verbatim_and_becomes_live() {
     let frames = include_str!("../../../../feeds/fixtures/coinbase-exchange/session.jsonl");
     let products = include_str!("../../../../feeds/fixtures/coinbase-exchange/products.json");
-    let mut text = r#"{"t":"header","format":"mdrec/1","venue":"coinbase-exchange"}"#.to_owned() + "\n";
-    let line = |t: &str, url: &str, data: &str| {
-        format!("{{\"t\":\"{t}\",\"ts\":1785542400000000000,\"conn\":\"a\",\"url\":\"{url}\",\"data\":{data:?}}}\n")
-    };
-    text += &line("http", "https://api.exchange.coinbase.com/products", products.trim());
-    text += &line("send", "", r#"{"type":"subscribe","channels":["level2"]}"#);
-    for frame in frames.lines().filter(|frame| !frame.is_empty()).take(6) {
-        text += &line("recv", "", frame);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("x.jsonl");
-    std::fs::write(&path, text).expect("room");
+    let frames: Vec<&str> = frames.lines().filter(|frame| !frame.is_empty()).take(6).collect();
+    let list = ("https://api.exchange.coinbase.com/products", products);
+    let (_folder, path) = recording("coinbase-exchange", list, &frames);
     let mut stage = Stage::new("coinbase-exchange", vec![path], &["BTC-USD"], ConnectionConfig::default()).await;
     let is_live = |stage: &Stage| {
         stage.seen.get("BTC-USD").is_some_and(|seen| seen.state == Some(State::Live) && seen.book_changes > 0)
@@ -261,4 +280,48 @@ async fn a_venue_without_a_dialect_is_played_verbatim_and_becomes_live() {
     stage.until(is_live).await;
     assert!(!stage.heard().iter().any(|heard| heard.starts_with("fault")), "{:?}", stage.heard());
     stage.end().await;
+}
+
+/// A fault on the way is noticed by its cause, told, and the book is live again.
+async fn mended(venue: &str, symbol: &str, list: (&str, &str), frames: &str, fault: &str, cause: Option<&str>) {
+    let frames: Vec<&str> = frames.lines().take(6).collect();
+    let (_folder, path) = recording(venue, list, &frames);
+    let config = ConnectionConfig::default();
+    let mut stage = Stage::with_faults(venue, vec![path], &[symbol], config, &[fault]).await;
+    let is_mended = |stage: &Stage| {
+        let noticed = cause.is_none_or(|cause| stage.heard().contains(&format!("fault {cause}")));
+        let live = |seen: &Seen| seen.state == Some(State::Live) && seen.book.is_some() && seen.book_changes > 0;
+        let told =
+            |seen: &Seen| seen.invalid == u32::from(fault.starts_with("drop") || fault.starts_with("disconnect"));
+        noticed && stage.seen.get(symbol).is_some_and(|seen| live(seen) && told(seen))
+    };
+    stage.until(is_mended).await;
+    stage.end().await;
+}
+
+/// The frames of these begin with an acknowledgement and a snapshot; what `3` names changes the book.
+#[tokio::test]
+async fn faults_of_venues_without_a_dialect_are_mended() {
+    let okx = (
+        "https://www.okx.com/api/v5/public/instruments?instType=SPOT",
+        include_str!("../../../../feeds/fixtures/okx/instruments.json"),
+    );
+    let bybit = (
+        "https://api.bybit.com/v5/market/instruments-info?category=linear&limit=1000",
+        include_str!("../../../../feeds/fixtures/bybit/instruments.json"),
+    );
+    let bitget = (
+        "https://api.bitget.com/api/v2/spot/public/symbols",
+        include_str!("../../../../feeds/fixtures/bitget/symbols.json"),
+    );
+    let venues = [
+        ("okx", "BTC-USDT", okx, include_str!("../../../../feeds/fixtures/okx/session.jsonl")),
+        ("bybit-linear", "BTC-USDT-PERP", bybit, include_str!("../../../../feeds/fixtures/bybit/session.jsonl")),
+        ("bitget", "BTC-USDT", bitget, include_str!("../../../../feeds/fixtures/bitget/session.jsonl")),
+    ];
+    for (venue, symbol, list, frames) in venues {
+        for (fault, cause) in [("drop:3", Some("gap")), ("disconnect:4", None), ("double:3", None)] {
+            mended(venue, symbol, list, frames, fault, cause).await;
+        }
+    }
 }

@@ -1,0 +1,148 @@
+//! A reader on WebRTC data channels, with the same state machines as the edge's. What comes is counted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Instant, SystemTime};
+
+use ticker_rtc::agent::{self, Certificate, Local, MESSAGE_BYTES_MAX, Role};
+use ticker_rtc::sdp::{Description, Media, Setup};
+use ticker_rtc::str0m::channel::ChannelId;
+use ticker_rtc::str0m::net::{Protocol, Receive};
+use ticker_rtc::str0m::{Candidate, Event, Input, Output, Rtc};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+
+use crate::secure_crowd::{Shared, lock};
+
+/// A packet is no larger.
+const PACKET_BYTES_MAX: usize = 2_000;
+
+/// Offers to that edge, and reads these topics; with `live` the states on the channel without retransmits.
+pub(crate) async fn read(
+    http: SocketAddr,
+    topics: &[String],
+    live: bool,
+    shared: &Shared,
+    served: impl FnOnce(),
+) -> Result<(), String> {
+    let text = |e: std::io::Error| e.to_string();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(text)?;
+    let from = socket.local_addr().map_err(text)?;
+    let mut rtc = connect(http, from).await?;
+    let mut ask = serde_json::json!({"op": "subscribe", "id": 1, "topics": topics});
+    if live {
+        ask["delivery"] = "datagram".into();
+    }
+    let mut reader = Reader { session: None, is_secure: false, ask: Some(ask.to_string()), is_served: false };
+    let (mut buffer, mut served) = (vec![0; PACKET_BYTES_MAX], Some(served));
+    loop {
+        let wake = loop {
+            match rtc.poll_output().map_err(|e| e.to_string())? {
+                Output::Timeout(at) => break at,
+                // What the kernel has no room for is lost, as it may be anywhere on the way.
+                Output::Transmit(packet) => drop(socket.try_send_to(&packet.contents, packet.destination)),
+                Output::Event(event) => {
+                    agent::on_event(&mut rtc, &event).map_err(|e| e.to_string())?;
+                    if !reader.take(&mut rtc, event, shared)? {
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        if let Some(served) = served.take_if(|_| reader.is_served) {
+            served();
+        }
+        // What came together is polled for one by one: a browser confirms every second packet, not a batch.
+        let input = match socket.try_recv_from(&mut buffer) {
+            Ok((length, at)) => Some((length, at)),
+            Err(_) => tokio::select! {
+                received = socket.recv_from(&mut buffer) => Some(received.map_err(text)?),
+                () = tokio::time::sleep_until(wake.into()) => None,
+            },
+        };
+        let now = Instant::now();
+        let input = match input {
+            None => Input::Timeout(now),
+            Some((length, at)) => match Receive::new(Protocol::Udp, at, from, &buffer[..length]) {
+                Ok(received) => Input::Receive(now, received),
+                Err(error) => return Err(error.to_string()),
+            },
+        };
+        rtc.handle_input(input).map_err(|e| e.to_string())?;
+    }
+}
+
+struct Reader {
+    session: Option<ChannelId>,
+    is_secure: bool,
+    /// The subscription, until it is sent.
+    ask: Option<String>,
+    is_served: bool,
+}
+
+impl Reader {
+    /// Returns whether the connection goes on.
+    fn take(&mut self, rtc: &mut Rtc, event: Event, shared: &Shared) -> Result<bool, String> {
+        match event {
+            Event::ChannelOpen(id, label) if label == agent::SESSION => self.session = Some(id),
+            Event::Connected => self.is_secure = true,
+            Event::ChannelData(data) => {
+                let mut seen = lock(shared);
+                seen.bytes += data.data.len() as u64;
+                seen.take(&data.data);
+                self.is_served = self.ask.is_none();
+            }
+            Event::ChannelClose(_) | Event::Closed => return Ok(false),
+            _ => {}
+        }
+        if let Some(id) = self.session.filter(|_| self.is_secure)
+            && let Some(ask) = self.ask.take()
+        {
+            let mut channel = rtc.channel(id).ok_or("the channel is not open")?;
+            channel.write(false, ask.as_bytes()).map_err(|e| e.to_string())?;
+        }
+        Ok(true)
+    }
+}
+
+async fn connect(http: SocketAddr, from: SocketAddr) -> Result<Rtc, String> {
+    let certificate = Certificate::generate(SystemTime::now()).map_err(|e| e.to_string())?;
+    let mut local = Local::new(certificate).map_err(|e| e.to_string())?;
+    let offer = Description {
+        lite: false,
+        ufrag: local.credentials.ufrag.clone(),
+        pwd: local.credentials.pass.clone(),
+        fingerprint: local.certificate.fingerprint,
+        setup: Setup::ActPass,
+        media: vec![Media::data("0")],
+        data: 0,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        sctp_init: Some(local.sctp_init().map_err(|e| e.to_string())?),
+        candidates: Vec::new(),
+        tcp: Vec::new(),
+    };
+    let answer = post(http, &offer.to_string()).await?;
+    let answer = Description::parse(&answer).map_err(|e| e.to_string())?;
+    let mut rtc = agent::begin(local, &answer, Role::Client, true, Instant::now()).map_err(|e| e.to_string())?;
+    rtc.add_local_candidate(Candidate::host(from, "udp").map_err(|e| e.to_string())?);
+    for address in answer.candidates {
+        rtc.add_remote_candidate(Candidate::host(address, "udp").map_err(|e| e.to_string())?);
+    }
+    Ok(rtc)
+}
+
+async fn post(http: SocketAddr, offer: &str) -> Result<String, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let mut stream = TcpStream::connect(http).await.map_err(text)?;
+    let head = format!(
+        "POST /v1/rtc?negotiated=true HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/sdp\r\n\
+         content-length: {}\r\n\r\n",
+        offer.len()
+    );
+    stream.write_all([head.as_bytes(), offer.as_bytes()].concat().as_slice()).await.map_err(text)?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.map_err(text)?;
+    match response.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 201 ") => Ok(body.to_owned()),
+        _ => Err(format!("the offer was answered with {:?}", response.lines().next())),
+    }
+}
