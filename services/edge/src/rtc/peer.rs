@@ -41,6 +41,11 @@ const RECEIPTS_PAUSE: Duration = Duration::from_millis(20);
 const RECEIPTS_BYTES: usize = 3_000;
 const RECEIPTS_PAUSE_SHORT: Duration = Duration::from_millis(3);
 
+/// Messages that follow each other in less go together, up to about a packet of them: a packet costs as much as five messages.
+/// What comes after a pause goes at once.
+const GATHER: Duration = Duration::from_millis(10);
+const GATHER_BYTES: usize = 1_000;
+
 /// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
 const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
 
@@ -178,35 +183,54 @@ impl Peer {
             };
             self.ask(&requests).await;
             let (takes, patience) = self.readiness();
-            let wake = patience.map_or(wake, |patience| wake.min(Instant::now() + patience));
-            let mut first = None;
-            tokio::select! {
-                packet = self.inbox.recv(), if patience.is_none() => match packet {
-                    Some(packet) => first = Some(packet),
-                    None => return,
-                },
-                batch = self.pipe.next(), if takes => match batch {
-                    Some(batch) => self.queue(&batch),
-                    None => self.end(),
-                },
-                control = self.control.recv() => match control {
-                    Some(Control::Restart { remote, local, done }) => {
-                        self.registration.rename(&local.ufrag, &remote.ufrag);
-                        let mut api = self.rtc.direct_api();
-                        api.set_remote_ice_credentials(remote);
-                        api.set_local_ice_credentials(local);
-                        self.anew = Some(Anew::default());
-                        // Whoever asked may have gone.
-                        let _ = done.send(());
-                    }
-                    Some(Control::End) | None => self.end(),
-                },
-                () = tokio::time::sleep_until(wake.into()) => {}
-            }
-            if let Err(error) = self.take_all(first) {
-                return tracing::debug!(%error, "a WebRTC peer has failed");
+            let mut wake = patience.map_or(wake, |patience| wake.min(Instant::now() + patience));
+            loop {
+                let (mut first, mut gathers) = (None, false);
+                tokio::select! {
+                    packet = self.inbox.recv(), if patience.is_none() => match packet {
+                        Some(packet) => first = Some(packet),
+                        None => return,
+                    },
+                    batch = self.pipe.next(), if takes => match batch {
+                        Some(batch) => {
+                            self.queue(&batch);
+                            gathers = self.gathers(Instant::now());
+                        }
+                        None => self.end(),
+                    },
+                    control = self.control.recv() => self.obey(control),
+                    () = tokio::time::sleep_until(wake.into()) => {}
+                }
+                if gathers {
+                    wake = wake.min(self.wrote + GATHER);
+                    continue;
+                }
+                if let Err(error) = self.take_all(first) {
+                    return tracing::debug!(%error, "a WebRTC peer has failed");
+                }
+                break;
             }
         }
+    }
+
+    fn obey(&mut self, control: Option<Control>) {
+        match control {
+            Some(Control::Restart { remote, local, done }) => {
+                self.registration.rename(&local.ufrag, &remote.ufrag);
+                let mut api = self.rtc.direct_api();
+                api.set_remote_ice_credentials(remote);
+                api.set_local_ice_credentials(local);
+                self.anew = Some(Anew::default());
+                // Whoever asked may have gone.
+                let _ = done.send(());
+            }
+            Some(Control::End) | None => self.end(),
+        }
+    }
+
+    /// Are more messages waited for, to go with those that there are?
+    fn gathers(&self, now: Instant) -> bool {
+        now < self.wrote + GATHER && self.waiting.iter().map(|m| m.bytes.len()).sum::<usize>() < GATHER_BYTES
     }
 
     /// Says what is to be said now. Returns when to come again; `None`: it is over.
