@@ -134,12 +134,12 @@ impl Opening {
     }
 
     /// The next packet for the other end.
-    pub(crate) fn to_peer(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn next_to_peer(&mut self) -> Option<Vec<u8>> {
         self.to_peer.pop_front()
     }
 
     /// The next packet for str0m.
-    pub(crate) fn to_self(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn next_to_self(&mut self) -> Option<Vec<u8>> {
         self.to_self.pop_front()
     }
 
@@ -495,7 +495,7 @@ mod tests {
         opening.connected();
         let data = packet([0; 4], [1; 4], &chunk(DATA, b"data"));
         assert!(opening.incoming(&data) && opening.outgoing(&data) && opening.incoming(&data));
-        assert!(opening.to_peer().is_none() && opening.timeout(Instant::now()).is_some());
+        assert!(opening.next_to_peer().is_none() && opening.timeout(Instant::now()).is_some());
         assert!(opening.incoming(&packet([0; 4], [1; 4], &chunk(SACK, b"data"))));
         assert!(opening.timeout(Instant::now()).is_none());
     }
@@ -513,7 +513,7 @@ mod tests {
             let mut sent = Vec::new();
             for _ in 0..seconds * 100 {
                 opening.handle_timeout(now);
-                sent.extend(std::iter::from_fn(|| opening.to_peer()));
+                sent.extend(std::iter::from_fn(|| opening.next_to_peer()));
                 now += Duration::from_millis(10);
             }
             sent
@@ -544,13 +544,13 @@ mod tests {
             while told != [true; 2] {
                 for at in 0..2 {
                     ends[at].handle_timeout(now);
-                    while let Some(packet) = ends[at].to_peer() {
+                    while let Some(packet) = ends[at].next_to_peer() {
                         if rng.u8(..100) >= 30 {
                             ends[1 - at].incoming(&packet);
                         }
                     }
                     // As str0m does.
-                    while let Some(packet) = ends[at].to_self() {
+                    while let Some(packet) = ends[at].next_to_self() {
                         match kind(&packet) {
                             INIT_ACK => assert!(!ends[at].outgoing(&packet_of(COOKIE_ECHO))),
                             COOKIE_ACK => told[at] = true,
@@ -591,7 +591,7 @@ mod tests {
                 opening.incoming(part);
             }
             assert!(opening.held.len() <= HELD_MAX);
-            drop((opening.to_self(), opening.to_peer()));
+            drop((opening.next_to_self(), opening.next_to_peer()));
         });
     }
 }

@@ -272,7 +272,7 @@ fn candidates(udp: &[SocketAddr], tcp: &[SocketAddr]) -> String {
     }
     for (at, address) in tcp.iter().enumerate() {
         // RFC 6544 §4.2: behind all of UDP; the direction (passive: 4) stands above the address.
-        let preference = 4 << 13 | 0x1fff - at as u32;
+        let preference = (4 << 13) | (0x1fff - at as u32);
         tell("tcp", (90u32 << 24) | preference << 8 | 255, address, " tcptype passive");
     }
     text.push_str("a=end-of-candidates\r\n");

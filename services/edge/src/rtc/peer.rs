@@ -58,6 +58,11 @@ const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// How long it may take to confirm that the channel ends: longer than SCTP takes to say so again.
 const CHANNEL_CLOSING_MAX: Duration = Duration::from_secs(4);
 
+/// The end of a connection is confirmed by nobody: its packets, a few, are sent again after each of these pauses.
+const LAST_PAUSES: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
+const LAST_MAX: usize = 4;
+
 /// SCTP sends its first messages again after 3 s, but at once when three later ones have come before them: for so long after
 /// the beginning, messages that are not confirmed are followed by heartbeats.
 const EAGER: Duration = Duration::from_secs(3);
@@ -102,6 +107,8 @@ pub(super) struct Peer {
     /// What the reader asked for.
     asked: Vec<Result<Request, Refusal>>,
     out: Outgoing,
+    /// The packets that end the connection, with where they go.
+    last: Vec<(SocketAddr, Vec<u8>)>,
     /// The connections on which it has proven to be who it is, the last first, and packets for each.
     tcp: Vec<Connection>,
     /// str0m has been told the time since the last step.
@@ -159,6 +166,7 @@ impl Peer {
             waiting: VecDeque::new(),
             asked: Vec::new(),
             out: Outgoing::default(),
+            last: Vec::new(),
             tcp: Vec::new(),
             is_on_time: false,
             live_messages: metrics::counter!("ticker_edge_rtc_live_messages_total"),
@@ -178,7 +186,7 @@ impl Peer {
         loop {
             let wake = match self.step(Instant::now()) {
                 Ok(Some(wake)) => wake,
-                Ok(None) => return,
+                Ok(None) => return self.repeat_last().await,
                 Err(error) => return tracing::debug!(%error, "a WebRTC peer has failed"),
             };
             self.ask(&requests).await;
@@ -245,7 +253,12 @@ impl Peer {
                 Output::Timeout(at) => break at,
                 Output::Transmit(packet) => {
                     match self.destination((packet.proto, packet.destination), &packet.contents) {
-                        (Protocol::Udp, to) => self.out.push(to, &packet.contents),
+                        (Protocol::Udp, to) => {
+                            if matches!(self.stage, Stage::Closes(_)) && self.last.len() < LAST_MAX {
+                                self.last.push((to, packet.contents.to_vec()));
+                            }
+                            self.out.push(to, &packet.contents);
+                        }
                         (_, to) => {
                             if let Some(connection) = self.tcp.iter_mut().find(|c| c.remote == to) {
                                 framing::put(&packet.contents, &mut connection.packets);
@@ -333,6 +346,17 @@ impl Peer {
             if self.rtc.close().is_err() {
                 self.rtc.disconnect();
             }
+        }
+    }
+
+    /// Says the end again: who has not heard it would wait for half a minute.
+    async fn repeat_last(mut self) {
+        for pause in LAST_PAUSES.into_iter().filter(|_| !self.last.is_empty()) {
+            tokio::time::sleep(pause).await;
+            for (to, packet) in &self.last {
+                self.out.push(*to, packet);
+            }
+            self.out.send(&self.registration.service.socket, self.local);
         }
     }
 

@@ -91,7 +91,7 @@ struct Dtls {
 impl Dtls {
     /// Sends what the beginning of the association asks for.
     fn open(&mut self) -> Result<(), DtlsImplError> {
-        while let Some(packet) = self.opening.to_peer() {
+        while let Some(packet) = self.opening.next_to_peer() {
             match self.dtls.send_application_data(&packet) {
                 Ok(_) | Err(DtlsImplError::ConnectionClosed) => {}
                 Err(error) => return Err(error),
@@ -119,7 +119,7 @@ impl DtlsInstance for Dtls {
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
         // To be polled, and told the time, again at once.
         let again = DtlsOutput::Timeout(self.now);
-        if let Some(packet) = self.opening.to_self() {
+        if let Some(packet) = self.opening.next_to_self() {
             let Some(room) = buf.get_mut(..packet.len()) else { return again };
             room.copy_from_slice(&packet);
             return DtlsOutput::ApplicationData(room);
