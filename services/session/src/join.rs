@@ -408,17 +408,18 @@ impl Hub {
             let is_bar = topic.topic.channel.is_bar();
             let (place, fresh) = match (wanted.after, held) {
                 // The closed ones go on; of the running one there is a snapshot, as of every state.
-                (Some(after), _) if wanted.is_closed_only(topic) => (topic.closed_after(after), true),
+                (Some(after), _) if wanted.is_closed_only(topic) => (topic.closed_after(after), every || !seen),
                 (Some(after), _) => (topic.ordinal_after(after), false),
                 (None, _) if is_bar && join.recent > 0 => (topic.recent_at(join.recent), true),
                 (None, _) if topic.class == Class::Event => (end - topic.kept().min(u64::from(join.recent)), false),
                 // Nothing has happened yet: its first event is the first that the reader gets.
                 (None, _) if every && topic.last.is_none() && topic.covered() == 0 => (end, false),
                 (None, Some(seq)) if !every => (topic.ordinal_after(seq), false),
+                _ if seen && !every && topic.class == Class::State => (end, false),
                 _ => (end, true),
             };
-            // A poll does not answer with what the one before has brought. The snapshot comes with the next change: that the
-            // reader holds what the change is of is not known unless it says so.
+            // A poll does not answer with what the one before has brought. A book's snapshot comes with its next change: that
+            // the reader holds what the change is of is not known unless it says so. A state's change is whole.
             let dirty = place < end || (fresh && (every || !seen));
             let (topic, exactness) = (wanted.topic, wanted.exactness);
             let options = self.sessions[key].option_index(wanted.options);

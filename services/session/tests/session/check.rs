@@ -318,6 +318,7 @@ impl Reader {
                 view.shown
                     || snapshot
                     || event.kind == Kind::Invalid
+                    || (self.mode == Mode::Once && class == Class::State)
                     || (view.every && tape.last_at(&topic, seq - 1).is_none()),
                 "{what}: a snapshot comes first"
             );
