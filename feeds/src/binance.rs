@@ -533,11 +533,6 @@ impl Adapter for Binance {
         self.roster.lost(conn, reason, now, out);
     }
 
-    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
-        self.closed(conn, "silent", now, out);
-        out.commands.push(Command::Reconnect(conn, "silent"));
-    }
-
     fn next_timer(&self) -> Option<Time> {
         let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
         snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).min()

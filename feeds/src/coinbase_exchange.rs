@@ -255,11 +255,6 @@ impl Adapter for CoinbaseExchange {
         self.roster.lost(conn, reason, now, out);
     }
 
-    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
-        self.roster.lost(conn, "silent", now, out);
-        out.commands.push(Command::Reconnect(conn, "silent"));
-    }
-
     fn next_timer(&self) -> Option<Time> {
         self.roster.next_resync().into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
     }

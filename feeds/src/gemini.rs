@@ -368,11 +368,6 @@ impl Adapter for Gemini {
         self.roster.lost(conn, reason, now, out);
     }
 
-    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
-        self.closed(conn, "silent", now, out);
-        out.commands.push(Command::Reconnect(conn, "silent"));
-    }
-
     fn next_timer(&self) -> Option<Time> {
         let details = self.details_due.at().map(|at| self.budget.earliest(at));
         self.roster.next_resync().into_iter().chain(details).min()

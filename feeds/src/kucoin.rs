@@ -464,11 +464,6 @@ impl Adapter for Kucoin {
         self.books.closed(conn, reason, now, out);
     }
 
-    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
-        self.books.closed(conn, "silent", now, out);
-        out.commands.push(Command::Reconnect(conn, "silent"));
-    }
-
     fn next_timer(&self) -> Option<Time> {
         self.books.next_fetch().into_iter().chain(self.list.at()).min()
     }

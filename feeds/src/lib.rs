@@ -242,7 +242,10 @@ pub trait Adapter: Send {
 
     /// The owner found a connection mute for [`Rules::silence_max`]: its instruments are stale, and the adapter asks for
     /// [`Command::Reconnect`].
-    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out);
+    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
+        self.closed(conn, "silent", now, out);
+        out.commands.push(Command::Reconnect(conn, "silent"));
+    }
 
     /// When [`Adapter::timer`] wants to be called next.
     fn next_timer(&self) -> Option<Time>;

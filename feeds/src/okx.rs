@@ -448,11 +448,6 @@ impl Adapter for Okx {
         self.roster.lost(conn, reason, now, out);
     }
 
-    fn silent(&mut self, conn: Conn, now: Time, out: &mut Out) {
-        self.closed(conn, "silent", now, out);
-        out.commands.push(Command::Reconnect(conn, "silent"));
-    }
-
     fn next_timer(&self) -> Option<Time> {
         let resync = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
         resync.into_iter().chain(self.list.at()).min()

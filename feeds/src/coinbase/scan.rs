@@ -65,10 +65,15 @@ pub(super) struct ListFrame<'a, T> {
 pub(super) fn trades(bytes: &[u8]) -> Option<ListFrame<'_, WireTrade<'_>>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"channel\":\"market_trades\"")?;
+    list(scan, b",\"trades\":", trade)
+}
+
+/// From behind the channel to the end: the list under that key.
+fn list<'a, T>(mut scan: Scan<'a>, key: &[u8], row: fn(&mut Scan<'a>) -> Option<T>) -> Option<ListFrame<'a, T>> {
     let (timestamp, sequence_num) = head(&mut scan)?;
     scan.text()?;
-    scan.eat(b",\"trades\":")?;
-    let rows = scan.rows(trade, |_| Some(()))?;
+    scan.eat(key)?;
+    let rows = scan.rows(row, |_| Some(()))?;
     scan.eat(b"}]}")?;
     scan.end()?;
     Some(ListFrame { timestamp, sequence_num, rows })
@@ -101,13 +106,7 @@ pub(super) fn tickers(bytes: &[u8]) -> Option<ListFrame<'_, Ticker<'_>>> {
     scan.eat(b"{\"channel\":\"ticker")?;
     let _ = scan.eat(b"_batch");
     scan.eat(b"\"")?;
-    let (timestamp, sequence_num) = head(&mut scan)?;
-    scan.text()?;
-    scan.eat(b",\"tickers\":")?;
-    let rows = scan.rows(ticker, |_| Some(()))?;
-    scan.eat(b"}]}")?;
-    scan.end()?;
-    Some(ListFrame { timestamp, sequence_num, rows })
+    list(scan, b",\"tickers\":", ticker)
 }
 
 fn ticker<'a>(scan: &mut Scan<'a>) -> Option<Ticker<'a>> {
