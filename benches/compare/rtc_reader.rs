@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
-use ticker_rtc::agent::{self, Certificate, Local, MESSAGE_BYTES_MAX, Role};
-use ticker_rtc::sdp::{Description, Media, Setup};
+use ticker_rtc::agent::{self, Certificate, Local, Role};
+use ticker_rtc::sdp::Description;
 use ticker_rtc::str0m::channel::ChannelId;
 use ticker_rtc::str0m::net::{Protocol, Receive};
 use ticker_rtc::str0m::{Candidate, Event, Input, Output, Rtc};
@@ -107,19 +107,7 @@ impl Reader {
 async fn connect(http: SocketAddr, from: SocketAddr) -> Result<Rtc, String> {
     let certificate = Certificate::generate(SystemTime::now()).map_err(|e| e.to_string())?;
     let mut local = Local::new(certificate).map_err(|e| e.to_string())?;
-    let offer = Description {
-        lite: false,
-        ufrag: local.credentials.ufrag.clone(),
-        pwd: local.credentials.pass.clone(),
-        fingerprint: local.certificate.fingerprint,
-        setup: Setup::ActPass,
-        media: vec![Media::data("0")],
-        data: 0,
-        message_bytes_max: MESSAGE_BYTES_MAX,
-        sctp_init: Some(local.sctp_init().map_err(|e| e.to_string())?),
-        candidates: Vec::new(),
-        tcp: Vec::new(),
-    };
+    let offer = local.offer().map_err(|e| e.to_string())?;
     let answer = post(http, &offer.to_string()).await?;
     let answer = Description::parse(&answer).map_err(|e| e.to_string())?;
     let mut rtc = agent::begin(local, &answer, Role::Client, true, Instant::now()).map_err(|e| e.to_string())?;

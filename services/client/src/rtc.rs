@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use ticker_proto::{Message, Notice, Request, json};
-use ticker_rtc::agent::{self, AgentError, Certificate, Local, MESSAGE_BYTES_MAX, Role};
-use ticker_rtc::sdp::{Description, Media, Setup};
+use ticker_rtc::agent::{self, AgentError, Certificate, Local, Role};
+use ticker_rtc::sdp::Description;
 use ticker_rtc::str0m::channel::ChannelId;
 use ticker_rtc::str0m::net::{Protocol, Receive};
 use ticker_rtc::str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcError};
@@ -93,22 +93,8 @@ impl WebRtc {
 async fn connect(options: &Options) -> Result<Driver, Error> {
     let failed = |error: AgentError| Error::Options(error.to_string());
     let certificate = Certificate::generate(SystemTime::now()).map_err(failed)?;
-    let fingerprint = certificate.fingerprint;
     let mut local = Local::new(certificate).map_err(failed)?;
-    let offer = Description {
-        lite: false,
-        ufrag: local.credentials.ufrag.clone(),
-        pwd: local.credentials.pass.clone(),
-        fingerprint,
-        setup: Setup::ActPass,
-        media: vec![Media::data("0")],
-        data: 0,
-        message_bytes_max: MESSAGE_BYTES_MAX,
-        sctp_init: Some(local.sctp_init().map_err(failed)?),
-        // The edge learns of our addresses by our checks.
-        candidates: Vec::new(),
-        tcp: Vec::new(),
-    };
+    let offer = local.offer().map_err(failed)?;
     let mut http = Connection::open(options).await?;
     let body = Bytes::from(offer.to_string());
     let response = http.post("/v1/rtc?negotiated=true", "application/sdp", body).await?;

@@ -10,7 +10,7 @@ use str0m::rtp::ExtensionMap;
 use str0m::{Candidate, Event, IceCreds, Rtc, RtcConfig};
 
 use crate::crypto::{self, NoRandomness};
-use crate::sdp::{Description, Setup};
+use crate::sdp::{Description, Media, Setup};
 
 /// The channel that carries the session: ordered, reliable.
 pub const SESSION: &str = "ticker";
@@ -129,6 +129,26 @@ impl Local {
     /// When the system has no randomness to give.
     pub fn new(certificate: Certificate) -> Result<Self, AgentError> {
         Ok(Self { credentials: credentials()?, certificate, sctp: SctpInitData::new() })
+    }
+
+    /// An offer of a channel for data, without addresses: whoever answers learns of ours by our checks.
+    ///
+    /// # Errors
+    /// As [`Self::sctp_init`].
+    pub fn offer(&mut self) -> Result<Description, AgentError> {
+        Ok(Description {
+            lite: false,
+            ufrag: self.credentials.ufrag.clone(),
+            pwd: self.credentials.pass.clone(),
+            fingerprint: self.certificate.fingerprint,
+            setup: Setup::ActPass,
+            media: vec![Media::data("0")],
+            data: 0,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            sctp_init: Some(self.sctp_init()?),
+            candidates: Vec::new(),
+            tcp: Vec::new(),
+        })
     }
 
     /// Our half of SCTP's handshake.
