@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use ticker_proto::{Message, Notice, Request, json};
+use ticker_proto::{Message, Request, json};
 use ticker_rtc::agent::{self, AgentError, Certificate, Local, Role};
 use ticker_rtc::sdp::Description;
 use ticker_rtc::str0m::channel::ChannelId;
@@ -31,16 +31,6 @@ const REQUESTS_MAX: usize = 16;
 
 /// A packet is no larger.
 const PACKET_BYTES_MAX: usize = 2_000;
-
-/// SCTP sends its first messages again after 3 s, but at once when three later ones have come before them: for so long after
-/// the beginning, requests that are not confirmed are followed by pings.
-const EAGER: Duration = Duration::from_secs(3);
-
-/// In such a pause; a receipt may take 200 ms without anything being lost.
-const EAGER_PAUSE: Duration = Duration::from_millis(250);
-
-/// No request of a caller has this id.
-const EAGER_ID: u64 = 0;
 
 /// How long the last packets may take.
 const CLOSING_MAX: Duration = Duration::from_millis(500);
@@ -148,7 +138,6 @@ impl Driver {
         opened: oneshot::Sender<()>,
     ) {
         let mut opened = Some(opened);
-        let mut eager: Option<(Instant, Instant)> = None;
         let mut buffer = vec![0; PACKET_BYTES_MAX];
         let ended = loop {
             let wake = match self.step(&messages, &mut opened).await {
@@ -156,21 +145,6 @@ impl Driver {
                 Ok(Stepped::Closed) => break Ok(()),
                 Err(error) => break Err(error),
             };
-            let now = Instant::now();
-            if opened.is_none() && eager.is_none() {
-                eager = Some((now + EAGER, now + EAGER_PAUSE));
-            }
-            if let Some((until, next)) = &mut eager
-                && (*next..*until).contains(&now)
-            {
-                *next = now + EAGER_PAUSE;
-                if self.waits_for_receipts() && self.ping().is_err() {
-                    break Err(Error::Lost("the connection has failed".into()));
-                }
-                // What the ping needs is sent by the next step.
-                continue;
-            }
-            let wake = eager.filter(|(until, _)| now < *until).map_or(wake, |(_, next)| wake.min(next));
             let took = tokio::select! {
                 received = self.socket.recv_from(&mut buffer) => match received {
                     Ok((length, from)) => self.take(from, &buffer[..length]),
@@ -202,15 +176,6 @@ impl Driver {
             // Not a packet of WebRTC.
             Err(_) => Ok(()),
         }
-    }
-
-    fn waits_for_receipts(&mut self) -> bool {
-        let channel = self.session.and_then(|id| self.rtc.channel(id));
-        channel.is_some_and(|mut channel| channel.buffered_amount() > 0)
-    }
-
-    fn ping(&mut self) -> Result<(), RtcError> {
-        self.write(&format!("{{\"op\":\"ping\",\"id\":{EAGER_ID}}}"))
     }
 
     fn write(&mut self, text: &str) -> Result<(), RtcError> {
@@ -245,10 +210,8 @@ impl Driver {
                 Event::ChannelData(data) => {
                     let text = std::str::from_utf8(&data.data).map_err(|e| Error::Protocol(e.to_string()))?;
                     let message = json::read_message(text).map_err(|e| Error::Protocol(e.to_string()))?;
-                    if message != Message::Notice(Notice::Pong { id: EAGER_ID }) {
-                        // Its end is seen when something is next waited for.
-                        let _ = messages.send(Ok(message)).await;
-                    }
+                    // Its end is seen when something is next waited for.
+                    let _ = messages.send(Ok(message)).await;
                 }
                 Event::ChannelClose(id) if Some(id) == self.session => return Ok(Stepped::Closed),
                 Event::Closed => return Ok(Stepped::Closed),

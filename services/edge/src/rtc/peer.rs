@@ -63,12 +63,8 @@ const LAST_PAUSES: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 const LAST_MAX: usize = 4;
 
-/// SCTP sends its first messages again after 3 s, but at once when three later ones have come before them: for so long after
-/// the beginning, messages that are not confirmed are followed by heartbeats.
-const EAGER: Duration = Duration::from_secs(3);
-
-/// In such a pause; a receipt may take 200 ms without anything being lost.
-const EAGER_PAUSE: Duration = Duration::from_millis(250);
+/// For so long after the beginning receipts are taken as they come: SCTP learns from them how long they take.
+const RECEIPTS_AT_ONCE: Duration = Duration::from_secs(3);
 
 /// A message that waits for its channel.
 struct Message {
@@ -295,11 +291,7 @@ impl Peer {
             metrics::counter!("ticker_edge_rtc_vanished_total").increment(1);
             return None;
         }
-        let eager = self.opened_at.is_some_and(|at| now < at + EAGER) && self.buffered().0 > 0;
-        let probe = |peer: &Self| match eager {
-            true => peer.probed.max(peer.wrote) + EAGER_PAUSE,
-            false => peer.heard.max(peer.probed) + silence / 3,
-        };
+        let probe = |peer: &Self| peer.heard.max(peer.probed) + silence / 3;
         if now >= probe(self) {
             self.probed = now;
             self.pipe.heartbeat();
@@ -541,7 +533,7 @@ impl Peer {
         }
         let (session, live) = self.buffered();
         let takes = self.waiting.is_empty() && session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX;
-        let is_new = self.opened_at.is_none_or(|at| at.elapsed() < EAGER);
+        let is_new = self.opened_at.is_none_or(|at| at.elapsed() < RECEIPTS_AT_ONCE);
         let patience = match session + live {
             0 => None,
             _ if is_new || !takes => None,
