@@ -239,6 +239,9 @@ class Http3(unittest.IsolatedAsyncioTestCase):
             self.assertEqual(places, sorted(set(places)))
 
     async def test_connections_survive_another_address_with_several_endpoints(self):
+        """The first byte of the id that the server gave says which endpoint it is, and so the shard that serves."""
+        there, looked = asyncio.Barrier(41), asyncio.Event()
+
         async def moves(address: str) -> int:
             async with connected(address) as client:
                 lines = 0
@@ -247,17 +250,22 @@ class Http3(unittest.IsolatedAsyncioTestCase):
                     if lines == 10:
                         await client.move()
                     if lines == 60:
-                        # The first byte of the id that the server gave says which endpoint it is.
+                        await there.wait()
+                    if looked.is_set():
                         return client._quic._peer_cid.cid[0] % 4
 
         with tempfile.TemporaryDirectory() as folder:
             with open(f"{folder}/ticker.toml", "w") as toml:
-                toml.write("[edge]\nquic_endpoints = 4\n")
+                toml.write("[edge]\nshards = 4\n")
             with Service(sys.argv[1], "--synthetic", "5@20", "--config", toml.name) as other:
-                all_of_them = [asyncio.wait_for(moves(other.tls), TIMEOUT_S) for _ in range(40)]
-                endpoints = await asyncio.gather(*all_of_them, return_exceptions=True)
-                self.assertEqual([e for e in endpoints if isinstance(e, Exception)], [], "40 of 40 survive")
-                self.assertEqual(set(endpoints), {0, 1, 2, 3}, "each has some")
+                all_of_them = [asyncio.create_task(moves(other.tls)) for _ in range(40)]
+                await asyncio.wait_for(there.wait(), TIMEOUT_S)
+                sessions = [await asyncio.to_thread(other.metric, "ticker_edge_sessions", f'shard="{n}"') for n in range(4)]
+                looked.set()
+                endpoints = await asyncio.wait_for(asyncio.gather(*all_of_them), TIMEOUT_S)
+                self.assertEqual(sum(sessions), 40, "40 of 40 survive")
+                self.assertTrue(all(sessions), "each has some")
+                self.assertEqual(sessions, [endpoints.count(n) for n in range(4)])
             self.assertEqual(other.exit_code, 0)
 
     async def test_early_data(self):

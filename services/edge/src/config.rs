@@ -27,8 +27,8 @@ pub struct Config {
     pub tls_connections_max: usize,
     /// QUIC beside TLS.
     pub quic: bool,
-    /// UDP sockets on that port, each with a task that reads it. Several are worth their while where one is a core's whole
-    /// work. A reader who changes its address stays with its own.
+    /// UDP sockets on that port, each with a task that reads it and the shards of its sessions; 0 for one a shard (one in all
+    /// where the kernel does not steer packets). A reader who changes its address stays with its own.
     pub quic_endpoints: usize,
     /// Whoever has been here before may send with its first packet (0-RTT). Such a request can be replayed by others, so only
     /// those that change nothing are answered before the handshake is complete; the others wait for it.
@@ -131,7 +131,7 @@ impl Default for Config {
             tls_names: Vec::new(),
             tls_connections_max: 20_000,
             quic: true,
-            quic_endpoints: 1,
+            quic_endpoints: 0,
             quic_early_data: true,
             quic_connections_max: 20_000,
             quic_handshakes_unvalidated_max: 64,
@@ -169,7 +169,11 @@ impl Default for Config {
 impl Config {
     /// The number of QUIC endpoints; none without QUIC.
     pub(crate) fn quic_endpoint_count(&self) -> usize {
-        if self.quic { self.quic_endpoints.clamp(1, steering::ENDPOINTS_MAX) } else { 0 }
+        let wanted = match self.quic_endpoints {
+            0 if cfg!(target_os = "linux") => self.shard_count(),
+            n => n,
+        };
+        if self.quic { wanted.clamp(1, steering::ENDPOINTS_MAX) } else { 0 }
     }
 
     /// The number of shards: as configured, or one a core.

@@ -183,7 +183,7 @@ impl Edge {
         };
         let rtc_addr = rtc.as_ref().map(|service| service.local_addr());
         let packets = rtc.map(|service| tokio::spawn(service.run()));
-        let service = routes::router(web.clone()).merge(grpc::router(web.clone()));
+        let service = routes::service(web.clone());
         let tls_addr = secure.as_ref().map(|(sockets, _)| sockets.addr);
         if let Some((sockets, certificates)) = secure {
             let addr = sockets.addr;
@@ -198,8 +198,14 @@ impl Edge {
                 };
                 let endpoints =
                     quic::endpoints(sockets.udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;
-                service = routes::with_alternative(service, addr.port());
-                connections.spawn(quic::serve(endpoints, limits, service.clone(), web.clone(), drain.clone()));
+                let alternative = |service| routes::with_alternative(service, addr.port());
+                service = alternative(service);
+                let count = endpoints.len();
+                let served = endpoints.into_iter().enumerate().map(|(index, endpoint)| {
+                    let web = web.of_endpoint(index, count);
+                    quic::Served { endpoint, service: alternative(routes::service(web.clone())), web }
+                });
+                connections.spawn(quic::serve(served.collect(), limits, drain.clone()));
             }
             let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false, false);
             let limits = tls::Limits { connections_max: config.tls_connections_max, write_timeout };

@@ -78,7 +78,7 @@ pub(crate) struct Limits {
     pub(crate) congestion: Congestion,
 }
 
-/// What every connection gets.
+/// What every connection of an endpoint gets.
 #[derive(Clone)]
 struct Shared {
     service: Router,
@@ -134,11 +134,23 @@ fn congestion(chosen: Congestion) -> Arc<dyn quinn::congestion::ControllerFactor
     }
 }
 
+/// An endpoint with what its connections are served by.
+pub(crate) struct Served {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) service: Router,
+    pub(crate) web: Web,
+}
+
 /// Serves connections until the drain, and until they have ended.
-pub(crate) async fn serve(endpoints: Vec<Endpoint>, limits: Limits, service: Router, web: Web, drain: Drain) {
+pub(crate) async fn serve(served: Vec<Served>, limits: Limits, drain: Drain) {
     let tasks = TaskTracker::new();
-    let shared = Shared { service, web, drain: drain.clone(), limits, handshakes: Arc::default() };
-    let accepting = join_all(endpoints.iter().map(|endpoint| accept(endpoint, endpoints.len(), &tasks, &shared)));
+    let handshakes = Arc::<AtomicUsize>::default();
+    let endpoints: Vec<Endpoint> = served.iter().map(|one| one.endpoint.clone()).collect();
+    let accepting = join_all(served.into_iter().map(|Served { endpoint, service, web }| {
+        let handshakes = Arc::clone(&handshakes);
+        let shared = Shared { service, web, drain: drain.clone(), limits, handshakes };
+        accept(endpoint, endpoints.len(), tasks.clone(), shared)
+    }));
     let draining = async {
         drain.started().await;
         library::ended(tasks.clone()).await;
@@ -155,7 +167,7 @@ pub(crate) async fn serve(endpoints: Vec<Endpoint>, limits: Limits, service: Rou
 }
 
 /// Accepts connections of one of `count` endpoints. At a drain whoever comes is refused, so that it goes elsewhere at once.
-async fn accept(endpoint: &Endpoint, count: usize, tasks: &TaskTracker, shared: &Shared) {
+async fn accept(endpoint: Endpoint, count: usize, tasks: TaskTracker, shared: Shared) {
     let Limits { connections_max, handshakes_unvalidated_max, .. } = shared.limits;
     while let Some(incoming) = endpoint.accept().await {
         if shared.drain.is_started() || endpoint.open_connections() >= connections_max.div_ceil(count) {

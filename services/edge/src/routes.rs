@@ -29,7 +29,7 @@ use crate::library::Connections;
 use crate::params::{self, Params};
 use crate::pipe::Pipe;
 use crate::upstream::SharedDirectory;
-use crate::{rtc, upgraded};
+use crate::{grpc, rtc, steering, upgraded};
 
 /// What handlers need.
 #[derive(Clone)]
@@ -57,14 +57,24 @@ pub(crate) struct Secure {
 }
 
 impl Web {
+    /// The same for the sessions of one of `count` QUIC endpoints: see [`steering::shards_of`].
+    pub(crate) fn of_endpoint(&self, index: usize, count: usize) -> Self {
+        let own = steering::shards_of(index, count, self.shards.len()).map(|shard| self.shards[shard].clone());
+        Self { shards: own.collect(), turn: Arc::default(), ..self.clone() }
+    }
+
     pub(crate) fn shard(&self) -> ShardHandle {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         self.shards[turn % self.shards.len()].clone()
     }
 }
 
-/// All routes of the edge's public port.
-pub(crate) fn router(web: Web) -> Router {
+/// All that the edge's public port serves.
+pub(crate) fn service(web: Web) -> Router {
+    router(web.clone()).merge(grpc::router(web))
+}
+
+fn router(web: Web) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/app.js", get(|| asset("text/javascript; charset=utf-8", include_bytes!("../static/app.js"))))

@@ -130,6 +130,12 @@ impl ConnectionIdGenerator for SteeredIds {
     }
 }
 
+/// The shards of the sessions over one of `count` endpoints: each has some of its own, so an id that leads to the endpoint
+/// leads to them. Where there are fewer shards than endpoints, some share one.
+pub(crate) fn shards_of(index: usize, count: usize, shards: usize) -> impl Iterator<Item = usize> {
+    (index % shards.max(1)..shards).step_by(count.max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +155,17 @@ mod tests {
                 assert_eq!(rest.len(), all.len(), "random");
             }
         }
+    }
+
+    #[test]
+    fn each_endpoint_has_shards_of_its_own() {
+        let all = |count, shards| -> Vec<Vec<usize>> {
+            (0..count).map(|index| shards_of(index, count, shards).collect()).collect()
+        };
+        assert_eq!(all(1, 3), [[0, 1, 2]]);
+        assert_eq!(all(2, 5), [vec![0, 2, 4], vec![1, 3]]);
+        assert_eq!(all(3, 3), [[0], [1], [2]]);
+        assert_eq!(all(3, 2), [[0], [1], [0]]);
     }
 
     #[cfg(target_os = "linux")]
