@@ -10,7 +10,8 @@ export const launch = {
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   headless: true,
   args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"],
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    ...(process.env.CHROMIUM_ARGS?.split(" ") ?? [])],
 };
 
 // A browser of its own, with its first page; `close` leaves nothing behind.

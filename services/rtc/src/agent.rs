@@ -32,6 +32,10 @@ pub const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 /// Bytes that wait in one connection to be sent or confirmed, at most.
 pub const SEND_BYTES_MAX: usize = 1024 * 1024;
 
+/// A check that is not answered is sent again after so long, then after twice as much each time. Browsers do so every 50 ms
+/// until one is answered.
+const CHECK_FIRST: Duration = Duration::from_millis(100);
+
 /// A certificate begins so long before it is made, for whoever's clock is behind ours.
 const EARLY: Duration = Duration::from_secs(60 * 60);
 
@@ -172,7 +176,9 @@ pub fn begin(
     now: Instant,
 ) -> Result<Rtc, AgentError> {
     let server = role == Role::Server;
-    let mut rtc = RtcConfig::new()
+    let mut config = RtcConfig::new();
+    config.set_initial_stun_rto(CHECK_FIRST);
+    let mut rtc = config
         .clear_codecs()
         .set_extension_map(ExtensionMap::empty())
         .set_crypto_provider(provider())

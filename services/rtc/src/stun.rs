@@ -1,4 +1,11 @@
-//! Whom a packet on a shared socket is for: what of it can be told before any key is known (RFC 7983, RFC 8489).
+//! Whom a packet on a shared socket is for: what of it can be told before any key is known (RFC 7983, RFC 8489). And the
+//! path that a client uses before it says that it has chosen it.
+
+use std::net::SocketAddr;
+
+use str0m::net::Protocol;
+
+use crate::crypto;
 
 /// The fixed part of a STUN message.
 const HEADER_BYTES: usize = 20;
@@ -10,7 +17,14 @@ const BINDING_REQUEST: u16 = 0x0001;
 
 /// Attributes (§18.3, and RFC 8445 §16.1).
 const USERNAME: u16 = 0x0006;
+const MESSAGE_INTEGRITY: u16 = 0x0008;
+const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+const FINGERPRINT: u16 = 0x8028;
 const USE_CANDIDATE: u16 = 0x0025;
+
+/// Bytes of an attribute's type and length, and of HMAC-SHA-1.
+const ATTRIBUTE_BYTES: usize = 4;
+const HMAC_BYTES: usize = 20;
 
 /// A username is no longer (§14.3).
 const USERNAME_BYTES_MAX: usize = 513;
@@ -54,21 +68,91 @@ fn check(bytes: &[u8]) -> Option<Packet<'_>> {
         return None;
     }
     let (mut to, mut nominates) = (None, false);
-    let mut rest = &bytes[HEADER_BYTES..];
-    while !rest.is_empty() {
-        let (kind, length) = (u16_at(rest, 0)?, usize::from(u16_at(rest, 2)?));
-        let value = rest.get(4..4 + length)?;
-        match kind {
+    for (kind, value) in attributes(&bytes[HEADER_BYTES..]) {
+        match kind? {
             USERNAME if value.len() <= USERNAME_BYTES_MAX => {
                 to = std::str::from_utf8(value).ok()?.split_once(':').map(|(to, _)| to);
             }
             USE_CANDIDATE => nominates = true,
             _ => {}
         }
-        // Values are padded to four bytes (§14).
-        rest = rest.get(4 + length.next_multiple_of(4)..)?;
     }
     Some(Packet::Check { to: to?, nominates })
+}
+
+/// Types and values; a type that is none where the bytes are cut, and then no more.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (Option<u16>, &[u8])> {
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let whole = (|| {
+            let (kind, length) = (u16_at(rest, 0)?, usize::from(u16_at(rest, 2)?));
+            // Values are padded to four bytes (§14).
+            let next = rest.get(ATTRIBUTE_BYTES + length.next_multiple_of(4)..)?;
+            Some((kind, rest.get(ATTRIBUTE_BYTES..ATTRIBUTE_BYTES + length)?, next))
+        })();
+        let (kind, value, next) = match whole {
+            Some((kind, value, next)) => (Some(kind), value, next),
+            None => (None, &rest[..0], &rest[..0]),
+        };
+        rest = next;
+        Some((kind, value))
+    })
+}
+
+/// The path that a client uses before it has said that it has chosen it.
+///
+/// A lite agent sends by the path that the other end nominates. Browsers begin their handshake when the first check is
+/// answered, and nominate 50 ms later; where that check is lost, after another second. To send by a path that has proven to
+/// work is allowed meanwhile (RFC 8445 §12.1.1), but str0m does not, so it is shown the check again as one that nominates.
+#[derive(Debug)]
+pub struct Unchosen {
+    password: String,
+    /// The last check that was proven to come from the client, and the way that it came.
+    check: Option<(Protocol, SocketAddr, Vec<u8>)>,
+}
+
+impl Unchosen {
+    /// Our password: checks are proven by it.
+    pub fn new(password: String) -> Self {
+        Self { password, check: None }
+    }
+
+    /// A check came that way, and is proven.
+    pub fn checked(&mut self, protocol: Protocol, from: SocketAddr, check: &[u8]) {
+        self.check = Some((protocol, from, check.to_vec()));
+    }
+
+    /// What is no check came that way. Returns the check that would have nominated it, if there was one.
+    pub fn used(&self, protocol: Protocol, from: SocketAddr) -> Option<Vec<u8>> {
+        let (_, _, check) = self.check.as_ref().filter(|(p, at, _)| (*p, *at) == (protocol, from))?;
+        nominating(check, self.password.as_bytes())
+    }
+}
+
+/// The same check with USE-CANDIDATE (RFC 8445 §7.1.2), and proven anew (§14.5).
+fn nominating(check: &[u8], password: &[u8]) -> Option<Vec<u8>> {
+    let mut out = check.get(..HEADER_BYTES)?.to_vec();
+    let put = |out: &mut Vec<u8>, kind: u16, value: &[u8]| {
+        out.extend_from_slice(&kind.to_be_bytes());
+        out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        out.extend_from_slice(value);
+        out.resize(out.len().next_multiple_of(4), 0);
+    };
+    for (kind, value) in attributes(&check[HEADER_BYTES..]) {
+        match kind? {
+            MESSAGE_INTEGRITY | MESSAGE_INTEGRITY_SHA256 | FINGERPRINT | USE_CANDIDATE => {}
+            kind => put(&mut out, kind, value),
+        }
+    }
+    put(&mut out, USE_CANDIDATE, &[]);
+    // The length counts the proof, which is over what stands before it.
+    let length = u16::try_from(out.len() - HEADER_BYTES + ATTRIBUTE_BYTES + HMAC_BYTES).ok()?;
+    out[2..4].copy_from_slice(&length.to_be_bytes());
+    let proof = crypto::hmac_sha1(password, &out);
+    put(&mut out, MESSAGE_INTEGRITY, &proof);
+    Some(out)
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -93,6 +177,23 @@ mod tests {
         nominating.extend_from_slice(&[0, 0x25, 0, 0]);
         nominating[3] += 4;
         assert_eq!(Packet::of(&nominating), Packet::Check { to: "evtj", nominates: true });
+    }
+
+    #[test]
+    fn a_path_in_use_is_chosen() {
+        let at: SocketAddr = ([192, 0, 2, 1], 5_000).into();
+        let mut path = Unchosen::new("VOkJxbRl1RmTxUk/WvJxBt".to_owned());
+        assert_eq!(path.used(Protocol::Udp, at), None, "nobody has shown to be there");
+        path.checked(Protocol::Udp, at, SAMPLE);
+        assert_eq!(path.used(Protocol::Tcp, at), None, "another way");
+        let chosen = path.used(Protocol::Udp, at).expect("the same way");
+        assert_eq!(Packet::of(&chosen), Packet::Check { to: "evtj", nominates: true });
+        assert_eq!(chosen[4..HEADER_BYTES], SAMPLE[4..HEADER_BYTES], "the same transaction");
+        // Whose proof is the sample's own where nothing was added: its length then counts the fingerprint too.
+        let (plain, proof) = (&SAMPLE[..0x58 + HEADER_BYTES - 8 - HMAC_BYTES - ATTRIBUTE_BYTES], &SAMPLE[80..100]);
+        let mut counted = plain.to_vec();
+        counted[3] -= 8;
+        assert_eq!(crypto::hmac_sha1(b"VOkJxbRl1RmTxUk/WvJxBt", &counted), proof);
     }
 
     #[test]

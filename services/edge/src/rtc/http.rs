@@ -283,7 +283,7 @@ impl Service {
         let answer = Description {
             lite: true,
             ufrag: ufrag.clone(),
-            pwd: pass,
+            pwd: pass.clone(),
             fingerprint,
             setup: if offered.setup == Setup::Passive { Setup::Active } else { Setup::Passive },
             message_bytes_max: MESSAGE_BYTES_MAX,
@@ -297,7 +297,7 @@ impl Service {
         let (control, controls) = mpsc::channel(CONTROLS_MAX);
         let entry = Entry { control, fragment: ufrag.clone(), remote: offered.ufrag, mid, is_ending: false };
         let registration = Registration::new(self, &id, entry, packets);
-        web.connections.spawn(Peer::new(registration, rtc, inbox, controls, pipe, framing, now).run());
+        web.connections.spawn(Peer::new(registration, rtc, (inbox, controls), (pipe, framing), pass, now).run());
         Ok((id, answer.to_string(), ufrag))
     }
 }

@@ -118,6 +118,8 @@ pub(super) struct Peer {
     wrote: Instant,
     /// Our address on the way to it, where the socket has several.
     local: Option<IpAddr>,
+    /// Until it has chosen a path.
+    unchosen: Option<stun::Unchosen>,
     /// Since ICE began anew: addresses that it was heard from, and the one that it wants last.
     anew: Option<Anew>,
     stage: Stage,
@@ -142,10 +144,9 @@ impl Peer {
     pub(super) fn new(
         registration: Registration,
         rtc: Rtc,
-        inbox: mpsc::Receiver<Packet>,
-        control: mpsc::Receiver<Control>,
-        pipe: Pipe,
-        framing: Framing,
+        (inbox, control): (mpsc::Receiver<Packet>, mpsc::Receiver<Control>),
+        (pipe, framing): (Pipe, Framing),
+        password: String,
         now: Instant,
     ) -> Self {
         Self {
@@ -171,6 +172,7 @@ impl Peer {
             opened_at: None,
             wrote: now,
             local: None,
+            unchosen: Some(stun::Unchosen::new(password)),
             anew: None,
             stage: Stage::Running,
         }
@@ -388,6 +390,17 @@ impl Peer {
                     anew.heard.push(remote);
                 }
                 anew.wanted = Some(remote).filter(|_| nominates).or(anew.wanted);
+            }
+            match &mut self.unchosen {
+                Some(unchosen) if !nominates => unchosen.checked(remote.0, remote.1, bytes),
+                _ => self.unchosen = None,
+            }
+        } else if matches!(looked, stun::Packet::Dtls)
+            && let Some(check) = self.unchosen.as_ref().and_then(|unchosen| unchosen.used(protocol, *remote))
+        {
+            self.unchosen = None;
+            if let Ok(received) = Receive::new(protocol, *remote, destination, &check) {
+                self.rtc.handle_input(Input::Receive(now, received))?;
             }
         }
         (self.heard, self.is_on_time) = (now, true);

@@ -13,14 +13,15 @@ use super::suites::{Hashes, SUITES, SUITES_13};
 use super::{Ring, der};
 use crate::agent::MTU;
 use crate::association::Opening;
+use crate::flight::Flight;
 
 /// A flight that is not answered is sent again after so long, then after twice as much, and so on. RFC 6347 §4.2.4.1
 /// recommends a second; but the path is one that ICE has just found to work, and what is lost on it should be noticed
 /// before a person notices. Longer than most ways there and back, because dimpl is slow to take flights that come twice.
 const FLIGHT_FIRST: Duration = Duration::from_millis(400);
 
-/// How often: with the last, some six seconds have passed.
-const FLIGHT_RETRIES: usize = 4;
+/// How often: more than the handshake's time allows, since dimpl counts what the other end asks for as well, and gives up.
+const FLIGHT_RETRIES: usize = 40;
 
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ impl DtlsProvider for Ring {
             return Err(CryptoError::Other("the certificate is not one of ours".to_owned()));
         }
         let dtls = dimpl::Dtls::new_12(config()?, cert.clone(), now);
-        Ok(Box::new(Dtls { dtls, now, is_gone: false, opening: Opening::new() }))
+        Ok(Box::new(Dtls { dtls, now, is_gone: false, opening: Opening::new(), flight: Flight::default() }))
     }
 }
 
@@ -86,6 +87,8 @@ struct Dtls {
     is_gone: bool,
     /// How the association of SCTP begins, which is carried here.
     opening: Opening,
+    /// What a server has said last.
+    flight: Flight,
 }
 
 impl Dtls {
@@ -113,6 +116,7 @@ impl DtlsInstance for Dtls {
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.flight.incoming(packet);
         self.dtls.handle_packet(packet)
     }
 
@@ -123,6 +127,11 @@ impl DtlsInstance for Dtls {
             let Some(room) = buf.get_mut(..packet.len()) else { return again };
             room.copy_from_slice(&packet);
             return DtlsOutput::ApplicationData(room);
+        }
+        if let Some(packet) = self.flight.next() {
+            let Some(room) = buf.get_mut(..packet.len()) else { return again };
+            room.copy_from_slice(packet);
+            return DtlsOutput::Packet(room);
         }
         let output = match self.dtls.poll_output(buf) {
             // Keys for media, of which there is none.
@@ -135,9 +144,18 @@ impl DtlsInstance for Dtls {
                 self.opening.connected();
                 DtlsOutput::Connected
             }
-            DtlsOutput::ApplicationData(data) if !self.opening.incoming(data) => again,
+            DtlsOutput::ApplicationData(data) => {
+                self.flight.over();
+                if self.opening.incoming(data) { DtlsOutput::ApplicationData(data) } else { again }
+            }
+            DtlsOutput::Packet(packet) => {
+                self.flight.outgoing(packet, self.now);
+                DtlsOutput::Packet(packet)
+            }
             DtlsOutput::Timeout(at) => {
-                DtlsOutput::Timeout(self.opening.timeout(self.now).map_or(at, |own| own.min(at)))
+                self.flight.said(self.now);
+                let own = [self.opening.timeout(self.now), self.flight.timeout(self.now)];
+                DtlsOutput::Timeout(own.into_iter().flatten().fold(at, Instant::min))
             }
             output => output,
         };
@@ -149,6 +167,7 @@ impl DtlsInstance for Dtls {
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
         self.now = now;
         self.opening.handle_timeout(now);
+        self.flight.handle_timeout(now);
         self.open()?;
         self.dtls.handle_timeout(now)
     }
