@@ -30,17 +30,17 @@ const HELD_MAX: usize = 16;
 const PACKET_BYTES_MAX: usize = 1_500;
 
 /// Bytes of the common header, and of that of a chunk (§3.1, §3.2).
-const HEADER: usize = 12;
-const CHUNK: usize = 4;
+pub(crate) const HEADER: usize = 12;
+pub(crate) const CHUNK: usize = 4;
 
 /// Bytes of an INIT without parameters (§3.3.2).
 const INIT_BYTES: usize = CHUNK + 16;
 
 /// Chunks (§3.2) and a parameter (§3.3.3).
-const DATA: u8 = 0;
+pub(crate) const DATA: u8 = 0;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
-const SACK: u8 = 3;
+pub(crate) const SACK: u8 = 3;
 const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
 const STATE_COOKIE: u16 = 7;
@@ -389,7 +389,7 @@ fn chunk(kind: u8, value: &[u8]) -> Vec<u8> {
 }
 
 /// The chunks of a packet, as far as they are whole.
-fn chunks(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn chunks(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = packet.get(HEADER..).unwrap_or(&[]);
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_be_bytes(rest.get(2..CHUNK)?.try_into().ok()?));
@@ -400,7 +400,7 @@ fn chunks(packet: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The first number in a chunk: the TSN of data, or up to which it is confirmed.
-fn word(chunk: &[u8]) -> Option<u32> {
+pub(crate) fn word(chunk: &[u8]) -> Option<u32> {
     chunk.get(CHUNK..CHUNK + 4)?.try_into().ok().map(u32::from_be_bytes)
 }
 
@@ -444,7 +444,7 @@ fn with_cookie(init: &[u8], cookie: &[u8]) -> Vec<u8> {
     chunk(INIT_ACK, &body)
 }
 
-fn packet(ports: [u8; 4], tag: [u8; 4], chunks: &[u8]) -> Vec<u8> {
+pub(crate) fn packet(ports: [u8; 4], tag: [u8; 4], chunks: &[u8]) -> Vec<u8> {
     let mut bytes = [&ports[..], &tag, &[0; 4], chunks].concat();
     let sum = crc32c(&bytes);
     bytes[8..HEADER].copy_from_slice(&sum.to_le_bytes());

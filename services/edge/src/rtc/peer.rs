@@ -29,7 +29,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const LIVE_BYTES_MAX: usize = 1_000;
 
 /// Bytes that wait to be confirmed, at most, when more is taken from the session: what lies behind can still be conflated.
-const SESSION_BYTES_MAX: usize = 64 * 1024;
+const SESSION_BYTES_MAX: usize = 32 * 1024;
 const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 
 /// While receipts are waited for, packets are taken together with the next messages, or after so long: a receipt comes for

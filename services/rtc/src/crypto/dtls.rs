@@ -14,6 +14,7 @@ use super::{Ring, der};
 use crate::agent::MTU;
 use crate::association::Opening;
 use crate::flight::Flight;
+use crate::recovery::Recovery;
 
 /// A flight that is not answered is sent again after so long, then after twice as much, and so on. RFC 6347 §4.2.4.1
 /// recommends a second; but the path is one that ICE has just found to work, and what is lost on it should be noticed
@@ -76,7 +77,14 @@ impl DtlsProvider for Ring {
             return Err(CryptoError::Other("the certificate is not one of ours".to_owned()));
         }
         let dtls = dimpl::Dtls::new_12(config()?, cert.clone(), now);
-        Ok(Box::new(Dtls { dtls, now, is_gone: false, opening: Opening::new(), flight: Flight::default() }))
+        Ok(Box::new(Dtls {
+            dtls,
+            now,
+            is_gone: false,
+            opening: Opening::new(),
+            flight: Flight::default(),
+            recovery: Recovery::default(),
+        }))
     }
 }
 
@@ -87,14 +95,16 @@ struct Dtls {
     is_gone: bool,
     /// How the association of SCTP begins, which is carried here.
     opening: Opening,
-    /// What a server has said last.
+    /// What was said last in the handshake.
     flight: Flight,
+    /// What SCTP has said, and nobody has confirmed.
+    recovery: Recovery,
 }
 
 impl Dtls {
-    /// Sends what the beginning of the association asks for.
-    fn open(&mut self) -> Result<(), DtlsImplError> {
-        while let Some(packet) = self.opening.next_to_peer() {
+    /// Sends what the beginning of the association asks for, and what is sent again.
+    fn repeat(&mut self) -> Result<(), DtlsImplError> {
+        while let Some(packet) = self.opening.next_to_peer().or_else(|| self.recovery.next()) {
             match self.dtls.send_application_data(&packet) {
                 Ok(_) | Err(DtlsImplError::ConnectionClosed) => {}
                 Err(error) => return Err(error),
@@ -146,6 +156,7 @@ impl DtlsInstance for Dtls {
             }
             DtlsOutput::ApplicationData(data) => {
                 self.flight.over();
+                self.recovery.heard(data, self.now);
                 if self.opening.incoming(data) { DtlsOutput::ApplicationData(data) } else { again }
             }
             DtlsOutput::Packet(packet) => {
@@ -154,13 +165,14 @@ impl DtlsInstance for Dtls {
             }
             DtlsOutput::Timeout(at) => {
                 self.flight.said(self.now);
-                let own = [self.opening.timeout(self.now), self.flight.timeout(self.now)];
+                let (opening, flight) = (self.opening.timeout(self.now), self.flight.timeout(self.now));
+                let own = [opening, flight, self.recovery.timeout(self.now)];
                 DtlsOutput::Timeout(own.into_iter().flatten().fold(at, Instant::min))
             }
             output => output,
         };
         // What cannot be sent now is sent again later.
-        let _ = self.open();
+        let _ = self.repeat();
         output
     }
 
@@ -168,14 +180,16 @@ impl DtlsInstance for Dtls {
         self.now = now;
         self.opening.handle_timeout(now);
         self.flight.handle_timeout(now);
-        self.open()?;
+        self.recovery.handle_timeout(now);
+        self.repeat()?;
         self.dtls.handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
         if !self.opening.outgoing(data) {
-            return self.open().map(|()| data.len());
+            return self.repeat().map(|()| data.len());
         }
+        self.recovery.sent(data, self.now);
         match self.dtls.send_application_data(data) {
             // The other end has closed, which str0m learns only when it has asked for all output.
             Err(DtlsImplError::ConnectionClosed) => Ok(data.len()),
