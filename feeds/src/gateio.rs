@@ -89,6 +89,19 @@ struct DepthUpdate<'a> {
     a: LevelPairs,
 }
 
+/// `spot.order_book`
+#[derive(Deserialize)]
+struct Window<'a> {
+    #[serde(rename = "t")]
+    time_ms: i64,
+    #[serde(borrow)]
+    s: Cow<'a, str>,
+    #[serde(default)]
+    bids: LevelPairs,
+    #[serde(default)]
+    asks: LevelPairs,
+}
+
 /// `spot.book_ticker`
 #[derive(Deserialize)]
 struct BookTicker<'a> {
@@ -181,6 +194,15 @@ impl Gateio {
             ("spot.order_book_update", "update") => {
                 let update: DepthUpdate<'_> = serde_json::from_str(result)?;
                 self.depth(conn, update, recv, out);
+            }
+            ("spot.order_book", "update") => {
+                let window: Window<'_> = serde_json::from_str(result)?;
+                let levels = Levels { bids: window.bids.0, asks: window.asks.0, ..Levels::default() };
+                let stamp = Stamp { ts: Some(Time::from_millis(window.time_ms)), recv };
+                if let Some(keeper) = self.keep(&window.s, out) {
+                    // Of how many levels it is, only the subscription says.
+                    keeper.window(conn, 1, &levels, stamp, out);
+                }
             }
             ("spot.book_ticker", "update") => {
                 let ticker: BookTicker<'_> = serde_json::from_str(result)?;
@@ -290,7 +312,8 @@ impl Adapter for Gateio {
         if url.contains("currency_pairs") {
             return self.pairs(body, recv, out);
         }
-        let Some(native) = query(url, "currency_pair") else { return };
+        // Recordings may hold the answers to what others asked.
+        let Some(native) = query(url, "currency_pair").filter(|_| url.contains("/order_book")) else { return };
         match serde_json::from_slice::<Snapshot>(body) {
             Ok(snapshot) if is_object(body) => {
                 if self.keep(native, out).is_some() {
