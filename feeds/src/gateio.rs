@@ -2,7 +2,8 @@
 //! `spot.trades`; …/apiv4/en: `GET /spot/order_book`, `GET /spot/currency_pairs`).
 //!
 //! A book is a REST snapshot with its id and the differences that continue it: the first has `U` ≤ id + 1 ≤ `u`, each
-//! later one `U` = `u` + 1 of the one before. The differences follow [`DEPTH`] levels a side.
+//! later one `U` = `u` + 1 of the one before. The differences follow [`DEPTH`] levels a side. A frame that says `full` is
+//! the whole book.
 
 mod scan;
 
@@ -83,6 +84,9 @@ struct DepthUpdate<'a> {
     first: u64,
     #[serde(rename = "u")]
     last: u64,
+    /// Is it the whole book instead of a difference?
+    #[serde(default)]
+    full: bool,
     #[serde(default)]
     b: LevelPairs,
     #[serde(default)]
@@ -238,6 +242,9 @@ impl Gateio {
         if self.keep(&update.s, out).is_some() {
             let levels = Levels { bids: update.b.0, asks: update.a.0, ..Levels::default() };
             let ts = Some(Time::from_millis(update.time_ms));
+            if update.full {
+                return self.books.snapshot_in_band(conn, &update.s, update.last, levels, Stamp { ts, recv }, out);
+            }
             let diff = Diff { before: update.first.saturating_sub(1), last: update.last, conn, levels, ts };
             self.books.diffs(conn, &update.s, [diff], recv, out);
         }
