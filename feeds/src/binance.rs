@@ -21,14 +21,15 @@ use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 pub use self::market::Market;
 
 use self::wire::{
-    BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Frame, Head, Parsed, Refusal, SymbolInfo, parse,
+    BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Frame, Head, Parsed, PartialDepth, Refusal,
+    SymbolInfo, parse,
 };
 use crate::depth::{DepthSync, Diff, Misfit, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{Budget, Refresh, Resync};
 use crate::roster::{INSTRUMENTS_MAX, Roster, Steps};
 use crate::symbols::query;
-use crate::wire::{Quoted, is_object, side_of_quote, undecodable};
+use crate::wire::{Quoted, is_list_of_objects, is_object, side_of_quote, undecodable};
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit};
 
 /// Snapshots fetched in any minute, at most: one with 5000 levels weighs 250 of the 6000 that an address has a minute on
@@ -185,6 +186,19 @@ impl Binance {
         if let Some(error) = &envelope.error {
             let detail = format!("{}: {}", error.code, error.msg);
             out.reports.push(Report { fault: Fault::Refused, native: None, detail });
+            return Ok(());
+        }
+        if let Some((name, depth)) = wire::partial(&envelope.stream) {
+            let partial: PartialDepth = serde_json::from_str(payload)?;
+            let levels = Levels { bids: partial.bids.0, asks: partial.asks.0, ..Levels::default() };
+            let stamp = Stamp { ts: partial.event_ms.map(Time::from_millis), recv };
+            if let Some((keeper, _)) = self.keep(&name.to_ascii_uppercase(), out) {
+                keeper.window(conn, depth, &levels, stamp, out);
+            }
+            return Ok(());
+        }
+        // Streams of all symbols (`!ticker@arr`, `!markPrice@arr`) carry lists, and none of what we read.
+        if payload.starts_with('[') {
             return Ok(());
         }
         let head: Head<'_> = serde_json::from_str(payload)?;
@@ -500,6 +514,10 @@ impl Adapter for Binance {
     }
 
     fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
+        // A stream of all symbols by itself.
+        if is_list_of_objects(bytes) {
+            return;
+        }
         if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
             undecodable(bytes, out);
         }
@@ -508,7 +526,8 @@ impl Adapter for Binance {
     fn response(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
         if url.contains("exchangeInfo") {
             self.exchange_info(body, recv, out);
-        } else {
+        } else if !url.starts_with("http") || url.contains("/depth") {
+            // Recordings may hold the answers to what others asked.
             self.snapshot(url, body, recv, out);
         }
     }

@@ -50,6 +50,8 @@ pub const PAIRS_URL: &str = "https://api-pub.bitfinex.com/v2/conf/pub:list:pair:
 
 const SEQ_ALL: u64 = 65_536;
 const OB_CHECKSUM: u64 = 131_072;
+/// Changes come many in a frame, which then looks like a snapshot. Not asked for.
+const BULK_UPDATES: u64 = 536_870_912;
 
 /// Bitfinex's decoder.
 #[derive(Debug)]
@@ -69,7 +71,16 @@ pub struct Bitfinex {
 struct Link {
     flags: u64,
     sequence: Sequence,
-    channels: HashMap<u64, (Kind, CompactString)>,
+    channels: HashMap<u64, Subscribed>,
+}
+
+/// A channel of a connection.
+#[derive(Clone, Debug)]
+struct Subscribed {
+    kind: Kind,
+    native: CompactString,
+    /// Its snapshot came.
+    has_begun: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +121,7 @@ impl Bitfinex {
     fn channel(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
         if let Some(change) = scan::change(bytes)
             && let Some(link) = self.conns.get(&conn)
-            && let Some((Kind::Book, native)) = link.channels.get(&change.channel)
+            && let Some(Subscribed { kind: Kind::Book, native, .. }) = link.channels.get(&change.channel)
         {
             let (native, number) = (native.clone(), change.sequence.filter(|_| link.flags & SEQ_ALL != 0));
             if self.count(conn, number, recv, out) {
@@ -124,16 +135,21 @@ impl Bitfinex {
         let link = self.conns.entry(conn).or_default();
         let channel = link.channels.get(&frame.channel).cloned();
         let counted = link.flags & SEQ_ALL != 0;
+        let is_bulk = link.flags & BULK_UPDATES != 0 && channel.as_ref().is_some_and(|channel| channel.has_begun);
         // Decoded before it is counted: a frame that cannot be decoded leaves a gap behind it, as one that never came.
         let data = frame.data();
         let number = frame.sequence().filter(|_| counted);
-        match (channel, frame.word()) {
+        match (channel.map(|channel| (channel.kind, channel.native)), frame.word()) {
             (Some((Kind::Book, native)), None) => {
-                let snapshot = data.starts_with("[[") || data == "[]";
+                let is_list = data.starts_with("[[") || data == "[]";
                 let levels: Vec<WireLevel> =
-                    if snapshot { serde_json::from_str(data)? } else { vec![serde_json::from_str(data)?] };
+                    if is_list { serde_json::from_str(data)? } else { vec![serde_json::from_str(data)?] };
                 if self.count(conn, number, recv, out) {
-                    self.levels(conn, &native, &levels, snapshot, recv, out);
+                    self.levels(conn, &native, &levels, is_list && !is_bulk, recv, out);
+                }
+                if let Some(channel) = self.conns.get_mut(&conn).and_then(|link| link.channels.get_mut(&frame.channel))
+                {
+                    channel.has_begun = true;
                 }
             }
             (Some((Kind::Book, native)), Some("cs")) => {
@@ -287,8 +303,9 @@ impl Bitfinex {
         let link = self.conns.entry(conn).or_default();
         let Some(number) = event.number.filter(|_| link.channels.len() < CHANNELS_MAX) else { return };
         // One subscription replaces another, whose last frames may still come: they count, and are not read.
-        link.channels.retain(|_, (old, name)| *old != kind || *name != event.symbol);
-        link.channels.insert(number, (kind, event.symbol.to_compact_string()));
+        link.channels.retain(|_, old| old.kind != kind || old.native != event.symbol);
+        let native = event.symbol.to_compact_string();
+        link.channels.insert(number, Subscribed { kind, native, has_begun: false });
         let integrity = match link.flags {
             flags if flags & OB_CHECKSUM != 0 => Integrity::Verified,
             flags if flags & SEQ_ALL != 0 => Integrity::Sequenced,
@@ -326,7 +343,8 @@ impl Bitfinex {
             let Some(conn) = keeper.owner() else { continue };
             let native = &keeper.instrument().native;
             let channels = self.conns.get(&conn).map(|link| &link.channels);
-            let old = channels.and_then(|c| c.iter().find(|(_, (kind, name))| *kind == Kind::Book && name == native));
+            let is_its = |channel: &Subscribed| channel.kind == Kind::Book && channel.native == *native;
+            let old = channels.and_then(|c| c.iter().find(|(_, channel)| is_its(channel)));
             if let Some((number, _)) = old {
                 out.commands.push(Command::Send(conn, format!(r#"{{"event":"unsubscribe","chanId":{number}}}"#)));
             }

@@ -118,6 +118,17 @@ impl Bitget {
                     self.books(conn, (kind, native), snapshot, book, recv, out);
                 }
             }
+            "books5" | "books15" => {
+                let depth = if *channel == "books5" { 5 } else { 15 };
+                for book in serde_json::from_str::<Vec<BookData>>(data)? {
+                    let stamp = Stamp { ts: time(book.ts), recv };
+                    let [bids, asks] = [book.bids, book.asks].map(|side| side.unwrap_or_default().0);
+                    let levels = Levels { bids, asks, ..Levels::default() };
+                    if let Some((keeper, _)) = self.keep(kind, native, out) {
+                        keeper.window(conn, depth, &levels, stamp, out);
+                    }
+                }
+            }
             "books1" => {
                 for top in serde_json::from_str::<Vec<BookData>>(data)? {
                     self.top(conn, (kind, native), &top, recv, out);

@@ -33,6 +33,9 @@ use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit};
 /// Snapshots fetched in any second, at most.
 pub const SNAPSHOTS_PER_SECOND_MAX: usize = 10;
 
+/// Levels a side of the channel `order_book`, which is not subscribed to.
+const WINDOW_LEVELS: usize = 100;
+
 /// A quiet pair's snapshot is fetched so many milliseconds after the connection opened: longer than REST lags behind.
 /// Others at their first difference.
 pub const SNAPSHOT_DELAY_MS: i64 = 5_000;
@@ -110,6 +113,8 @@ impl Bitstamp {
             "data" => {
                 if let Some(native) = envelope.channel.strip_prefix("diff_order_book_") {
                     self.diff(conn, native, serde_json::from_str(data)?, recv, out);
+                } else if let Some(native) = envelope.channel.strip_prefix("order_book_") {
+                    self.window(conn, native, serde_json::from_str(data)?, recv, out);
                 }
             }
             "trade" => {
@@ -186,6 +191,15 @@ impl Bitstamp {
             }
         }
         self.fetch_due(recv, out);
+    }
+
+    /// The best levels of a book, all of them each time.
+    fn window(&mut self, conn: Conn, native: &str, book: BookData<'_>, recv: Time, out: &mut Out) {
+        let ts = micros(&book.microtimestamp).map(|micros| Time::from_micros(micros.cast_signed()));
+        let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
+        if let Some((keeper, _)) = self.keep(native, out) {
+            keeper.window(conn, WINDOW_LEVELS, &levels, Stamp { ts, recv }, out);
+        }
     }
 
     fn trade(&mut self, conn: Conn, native: &str, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {

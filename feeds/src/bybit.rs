@@ -3,7 +3,8 @@
 //!
 //! `u` rises by one with each frame of a book's topic; a frame with `u` of 1 is a snapshot after a restart of the venue's
 //! service, whatever it calls itself. A gap concerns one topic alone, which is subscribed anew. The book of depth 1 comes
-//! ten times as often as the deep one: it gives the quotes. It is sent again, unchanged, after three quiet seconds.
+//! ten times as often as the deep one: it gives the quotes. It is sent again, unchanged, after three quiet seconds. Where
+//! a recording has no deeper one, it is the book.
 
 mod scan;
 mod wire;
@@ -251,6 +252,8 @@ impl Bybit {
     }
 
     fn top(&mut self, conn: Conn, book: BookData<'_>, snapshot: bool, stamp: Stamp, out: &mut Out) {
+        // Live, the deep book is on its way.
+        let is_recording = self.roster.wanted().is_empty();
         let Some((keeper, own)) = self.keep(&book.s, out) else { return };
         keeper.heard(conn, stamp.recv, out);
         let mut top = match own.top {
@@ -281,7 +284,15 @@ impl Bybit {
         }
         own.top = Some(top);
         keeper.ticker(top.bid, top.ask, stamp, out);
-        out.recycle(Levels { bids: book.b.0, asks: book.a.0, ..Levels::default() });
+        let mut levels = Levels { bids: book.b.0, asks: book.a.0, ..Levels::default() };
+        if is_recording {
+            for (list, best) in [(&mut levels.bids, top.bid), (&mut levels.asks, top.ask)] {
+                list.clear();
+                list.extend(best);
+            }
+            keeper.window(conn, 1, &levels, stamp, out);
+        }
+        out.recycle(levels);
     }
 
     fn trade(&mut self, conn: Conn, trade: &WireTrade<'_>, recv: Time, out: &mut Out) {

@@ -179,9 +179,13 @@ impl DepthSync {
             self.pop();
         }
         let (mut last, mut chain) = (id, None);
+        // While one connection replaces another both deliver: what comes a second time is older than the book by then.
+        let mut is_new = Vec::with_capacity(self.buffer.len());
         for i in 0..self.buffer.len() {
             let diff = &self.buffer[i];
-            if self.continues(last, chain, diff) {
+            let continues = self.continues(last, chain, diff);
+            is_new.push(continues);
+            if continues {
                 (last, chain) = (diff.last, Some(diff.conn));
             } else if diff.last > last {
                 let before = diff.before;
@@ -197,7 +201,7 @@ impl DepthSync {
         }
         (self.last, self.chain) = (Some(last), chain);
         self.weight = 0;
-        Ok(self.buffer.drain(..).collect())
+        Ok(self.buffer.drain(..).zip(is_new).filter_map(|(diff, is_new)| is_new.then_some(diff)).collect())
     }
 
     fn continues(&self, last: u64, chain: Option<Conn>, diff: &Diff) -> bool {
@@ -282,6 +286,19 @@ mod tests {
         assert!(matches!(chain.clone().diff(other(12, 14)), Step::Apply(_)));
         assert!(matches!(chain.clone().diff(other(14, 14)), Step::Gap { .. }));
         assert!(matches!(chain.diff(diff(12, 14)), Step::Gap { last: 12, before: 11 }));
+    }
+
+    #[test]
+    fn what_two_connections_told_before_the_snapshot_counts_once() {
+        for rule in [Rule::Ranges, Rule::Chain] {
+            let mut sync = DepthSync::new(rule);
+            let again = |first, last| Diff { conn: Conn(2), ..diff(first, last) };
+            for told in [diff(1, 5), diff(6, 8), again(1, 5), diff(9, 9), again(6, 8), again(9, 9), again(10, 11)] {
+                sync.diff(told);
+            }
+            assert_eq!(ids(&sync.snapshot(5).expect("fits")), [8, 9, 11]);
+            assert!(matches!(sync.diff(diff(10, 11)), Step::Old));
+        }
     }
 
     #[test]

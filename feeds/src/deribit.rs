@@ -90,6 +90,17 @@ struct WireBook<'a> {
     asks: Rows,
 }
 
+/// `book.{instrument}.none.{depth}.{interval}`, which is not subscribed to: the best levels, all of them each time.
+#[derive(Deserialize)]
+struct WireWindow<'a> {
+    #[serde(rename = "timestamp")]
+    time_ms: i64,
+    #[serde(borrow, rename = "instrument_name")]
+    name: Cow<'a, str>,
+    bids: Vec<(Number, Number)>,
+    asks: Vec<(Number, Number)>,
+}
+
 /// Changes of one side.
 #[derive(Default, Debug)]
 struct Rows(Vec<Level>);
@@ -223,6 +234,12 @@ impl Deribit {
             "subscription" => {
                 let data = params.data.map_or("{}", RawValue::get);
                 match params.channel.split('.').next().unwrap_or_default() {
+                    // `book.BTC-PERPETUAL.none.20.100ms`; with grouped prices it is another book.
+                    "book" if params.channel.split('.').count() > 3 => {
+                        if let Some(depth) = window_depth(&params.channel) {
+                            self.window(conn, depth, serde_json::from_str(data)?, recv, out);
+                        }
+                    }
                     "book" => self.book_frame(conn, serde_json::from_str(data)?, recv, out),
                     "quote" | "ticker" => self.ticker(conn, &serde_json::from_str(data)?, recv, out),
                     "trades" => for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?,
@@ -258,6 +275,15 @@ impl Deribit {
             }
         }
         self.resync_due(recv, out);
+    }
+
+    fn window(&mut self, conn: Conn, depth: usize, window: WireWindow<'_>, recv: Time, out: &mut Out) {
+        let stamp = Stamp { ts: Some(Time::from_millis(window.time_ms)), recv };
+        let side = |list: &[(Number, Number)]| list.iter().map(|(p, s)| Level { price: p.0, size: s.0 }).collect();
+        let levels = Levels { bids: side(&window.bids), asks: side(&window.asks), ..Levels::default() };
+        if let Some((keeper, _)) = self.keep(&window.name, out) {
+            keeper.window(conn, depth, &levels, stamp, out);
+        }
     }
 
     fn ticker(&mut self, conn: Conn, ticker: &Ticker<'_>, recv: Time, out: &mut Out) {
@@ -416,6 +442,12 @@ impl Adapter for Deribit {
         self.list.done();
         self.roster.end(reason, now, out);
     }
+}
+
+/// Levels a side of a channel of windows; `None` where it groups prices.
+fn window_depth(channel: &str) -> Option<usize> {
+    let mut parts = channel.split('.').skip(2);
+    parts.next().filter(|group| *group == "none").and(parts.next())?.parse().ok()
 }
 
 fn book_channel(native: &str) -> String {

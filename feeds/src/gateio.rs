@@ -2,7 +2,8 @@
 //! `spot.trades`; …/apiv4/en: `GET /spot/order_book`, `GET /spot/currency_pairs`).
 //!
 //! A book is a REST snapshot with its id and the differences that continue it: the first has `U` ≤ id + 1 ≤ `u`, each
-//! later one `U` = `u` + 1 of the one before. The differences follow [`DEPTH`] levels a side.
+//! later one `U` = `u` + 1 of the one before. The differences follow [`DEPTH`] levels a side. A frame that says `full` is
+//! the whole book.
 
 mod scan;
 
@@ -83,10 +84,26 @@ struct DepthUpdate<'a> {
     first: u64,
     #[serde(rename = "u")]
     last: u64,
+    /// Is it the whole book instead of a difference?
+    #[serde(default)]
+    full: bool,
     #[serde(default)]
     b: LevelPairs,
     #[serde(default)]
     a: LevelPairs,
+}
+
+/// `spot.order_book`
+#[derive(Deserialize)]
+struct Window<'a> {
+    #[serde(rename = "t")]
+    time_ms: i64,
+    #[serde(borrow)]
+    s: Cow<'a, str>,
+    #[serde(default)]
+    bids: LevelPairs,
+    #[serde(default)]
+    asks: LevelPairs,
 }
 
 /// `spot.book_ticker`
@@ -182,6 +199,15 @@ impl Gateio {
                 let update: DepthUpdate<'_> = serde_json::from_str(result)?;
                 self.depth(conn, update, recv, out);
             }
+            ("spot.order_book", "update") => {
+                let window: Window<'_> = serde_json::from_str(result)?;
+                let levels = Levels { bids: window.bids.0, asks: window.asks.0, ..Levels::default() };
+                let stamp = Stamp { ts: Some(Time::from_millis(window.time_ms)), recv };
+                if let Some(keeper) = self.keep(&window.s, out) {
+                    // Of how many levels it is, only the subscription says.
+                    keeper.window(conn, 1, &levels, stamp, out);
+                }
+            }
             ("spot.book_ticker", "update") => {
                 let ticker: BookTicker<'_> = serde_json::from_str(result)?;
                 let Some(keeper) = self.keep(&ticker.s, out) else { return Ok(()) };
@@ -216,6 +242,9 @@ impl Gateio {
         if self.keep(&update.s, out).is_some() {
             let levels = Levels { bids: update.b.0, asks: update.a.0, ..Levels::default() };
             let ts = Some(Time::from_millis(update.time_ms));
+            if update.full {
+                return self.books.snapshot_in_band(conn, &update.s, update.last, levels, Stamp { ts, recv }, out);
+            }
             let diff = Diff { before: update.first.saturating_sub(1), last: update.last, conn, levels, ts };
             self.books.diffs(conn, &update.s, [diff], recv, out);
         }
@@ -290,7 +319,8 @@ impl Adapter for Gateio {
         if url.contains("currency_pairs") {
             return self.pairs(body, recv, out);
         }
-        let Some(native) = query(url, "currency_pair") else { return };
+        // Recordings may hold the answers to what others asked.
+        let Some(native) = query(url, "currency_pair").filter(|_| url.contains("/order_book")) else { return };
         match serde_json::from_slice::<Snapshot>(body) {
             Ok(snapshot) if is_object(body) => {
                 if self.keep(native, out).is_some() {

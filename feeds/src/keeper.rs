@@ -1,9 +1,11 @@
 //! What every adapter keeps of an instrument: its book, the quote that follows from it, its status.
 //!
 //! The rules that hold for every venue live here and nowhere else: a snapshot replaces, an update carries only what
-//! changed, a book that is not proven is never shown, a status is told when it changes.
+//! changed, a book that is not proven is never shown, a status is told when it changes. Where a recording has nothing but a
+//! book's best levels, all of them each time, those are the book ([`Keeper::window`]).
 
 mod changer;
+mod window;
 
 use compact_str::{CompactString, ToCompactString};
 use ticker_market::book::{Book, BookError, BookSide};
@@ -77,6 +79,8 @@ enum BookState {
     None,
     Awaiting,
     Live,
+    /// Made of windows, until the book itself comes.
+    Window,
     /// Found wrong; waits for a snapshot.
     Faulty(&'static str),
 }
@@ -91,6 +95,8 @@ pub struct Keeper {
     owner: Option<Conn>,
     book: Book,
     book_state: BookState,
+    /// Levels a side of the deepest window that came; all of them once the book itself came.
+    window_depth: usize,
     /// Levels a side that the venue keeps; what falls below is removed.
     depth: usize,
     quote: Quote,
@@ -123,6 +129,7 @@ impl Keeper {
             owner: None,
             book: Book::without_sum(),
             book_state: BookState::Awaiting,
+            window_depth: 0,
             depth: usize::MAX,
             quote: Quote::default(),
             quote_valid: false,
@@ -288,6 +295,7 @@ impl Keeper {
         self.stale = None;
         self.ended = None;
         self.book_state = BookState::Live;
+        self.window_depth = usize::MAX;
         self.last_verified = Some(stamp.recv);
         self.resync.done();
         self.push(Channel::Book, Kind::Snapshot, stamp, Data::Book(whole(&self.book)), out);
@@ -305,9 +313,16 @@ impl Keeper {
         stamp: Stamp,
         out: &mut Out,
     ) -> bool {
-        if self.book_state != BookState::Live {
-            return false;
-        }
+        self.book_state == BookState::Live && self.change(changes, prove, stamp, out)
+    }
+
+    fn change(
+        &mut self,
+        changes: &Levels,
+        prove: impl FnOnce(&Book) -> Result<(), Wrong>,
+        stamp: Stamp,
+        out: &mut Out,
+    ) -> bool {
         match self.apply(changes, prove, out) {
             Err(wrong) => {
                 self.fault(wrong, stamp, out);
@@ -381,7 +396,7 @@ impl Keeper {
 
     /// As [`Keeper::fault`], where the report and the resync are those of the whole connection.
     pub fn invalidate(&mut self, reason: &'static str, now: Time, out: &mut Out) {
-        if self.book_state == BookState::Live {
+        if self.is_shown() {
             self.push(Channel::Book, Kind::Invalid, Stamp::here(now), Data::Invalid(reason.into()), out);
             if self.quote_from_book {
                 self.invalidate_quote(reason, now, out);
@@ -404,7 +419,7 @@ impl Keeper {
 
     /// Its connection is gone or mute: nothing that was shown can be trusted, and the book starts anew.
     pub fn lost(&mut self, reason: &str, now: Time, out: &mut Out) {
-        if self.book_state == BookState::Live {
+        if self.is_shown() {
             self.push(Channel::Book, Kind::Invalid, Stamp::here(now), Data::Invalid(STALE.into()), out);
         }
         self.invalidate_quote(STALE, now, out);
@@ -448,7 +463,9 @@ impl Keeper {
             self.push(Channel::Quote, Kind::Invalid, here, invalid(), out);
         }
         match self.book_state {
-            BookState::Live => self.push(Channel::Book, Kind::Snapshot, here, Data::Book(whole(&self.book)), out),
+            BookState::Live | BookState::Window => {
+                self.push(Channel::Book, Kind::Snapshot, here, Data::Book(whole(&self.book)), out);
+            }
             BookState::None => {}
             BookState::Awaiting | BookState::Faulty(_) => {
                 self.push(Channel::Book, Kind::Invalid, here, invalid(), out);
@@ -514,10 +531,14 @@ impl Keeper {
             return (State::Halted, Some(reason.clone()));
         }
         match self.book_state {
-            BookState::None | BookState::Live => (State::Live, None),
+            BookState::None | BookState::Live | BookState::Window => (State::Live, None),
             BookState::Awaiting => (State::Resyncing, Some(AWAITING_SNAPSHOT.into())),
             BookState::Faulty(reason) => (State::Resyncing, Some(reason.to_compact_string())),
         }
+    }
+
+    fn is_shown(&self) -> bool {
+        matches!(self.book_state, BookState::Live | BookState::Window)
     }
 
     fn report(&self, fault: Fault, detail: String, out: &mut Out) {

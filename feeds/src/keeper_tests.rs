@@ -153,3 +153,47 @@ fn a_book_with_too_many_or_negative_levels_is_a_fault() {
     assert!(!keeper.is_live());
     assert_eq!(out.reports.len(), 1);
 }
+
+#[test]
+fn windows_make_the_book_until_it_comes() {
+    let mut out = Out::default();
+    let mut keeper = Keeper::new(
+        0,
+        keeper(QuoteSource::Ticker, &mut Out::default()).instrument().clone(),
+        Ways { integrity: Integrity::Sequenced, quotes: QuoteSource::Ticker },
+        &mut Out::default(),
+    );
+    let books = |out: &mut Out| -> Vec<(Kind, Option<Levels>)> {
+        let books = out.updates.iter().filter(|u| u.channel == Channel::Book).map(|u| {
+            let levels = if let Data::Book(levels) = &u.data { Some(levels.clone()) } else { None };
+            (u.kind, levels)
+        });
+        let books = books.collect();
+        out.clear();
+        books
+    };
+    let first = levels(&[("9", "2"), ("10", "1")], &[("11", "1")]);
+    keeper.window(CONN, 5, &first, at(1), &mut out);
+    assert!(matches!(&out.updates[0].data, Data::Status(s) if s.state == State::Resyncing));
+    assert!(matches!(&out.updates.last().expect("told").data, Data::Status(s) if s.state == State::Live));
+    let sorted = levels(&[("10", "1"), ("9", "2")], &[("11", "1")]);
+    assert_eq!(books(&mut out), [(Kind::Snapshot, Some(sorted))]);
+    assert!(!keeper.is_live(), "changes of the book itself have nothing to continue");
+    assert!(!keeper.update(&levels(&[("9", "7")], &[]), |_| Ok(()), at(2), &mut out));
+    keeper.window(CONN, 1, &levels(&[("10", "9")], &[]), at(2), &mut out);
+    assert_eq!(books(&mut out), [], "the deeper one is told");
+    keeper.window(CONN, 5, &levels(&[("10", "1"), ("8", "3")], &[("11", "1")]), at(3), &mut out);
+    assert_eq!(books(&mut out), [(Kind::Update, Some(levels(&[("9", "0"), ("8", "3")], &[])))]);
+    keeper.window(CONN, 5, &levels(&[("11", "1")], &[("11", "1")]), at(4), &mut out);
+    assert_eq!(out.reports.iter().map(|r| r.fault).collect::<Vec<_>>(), [Fault::Crossed]);
+    assert_eq!(books(&mut out), [(Kind::Invalid, None)]);
+    keeper.window(CONN, 5, &levels(&[], &[("11", "1")]), at(5), &mut out);
+    assert_eq!(books(&mut out), [(Kind::Snapshot, Some(levels(&[], &[("11", "1")])))]);
+    keeper.lost("eof", Time::from_millis(6), &mut out);
+    assert_eq!(books(&mut out), [(Kind::Invalid, None)]);
+    keeper.window(CONN, 5, &levels(&[("10", "1")], &[]), at(7), &mut out);
+    assert!(keeper.snapshot(CONN, levels(&[("10", "4")], &[]), |_| Ok(()), at(8), &mut out));
+    assert_eq!(books(&mut out).len(), 2);
+    keeper.window(CONN, 50, &levels(&[("10", "1")], &[]), at(9), &mut out);
+    assert_eq!(books(&mut out), [], "the book itself came");
+}

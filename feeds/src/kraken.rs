@@ -112,9 +112,9 @@ impl Kraken {
 
     fn take_book(&mut self, conn: Conn, is_snapshot: bool, frame: &Changes<'_>, recv: Time, out: &mut Out) {
         let Some(keeper) = self.roster.keep(frame.symbol, || describe(frame.symbol, &self.pairs), out) else { return };
-        if keeper.depth() == usize::MAX {
+        let levels = frame.levels.bids.len().max(frame.levels.asks.len());
+        if is_snapshot && (keeper.depth() == usize::MAX || levels > keeper.depth()) {
             // A recording that begins after the acknowledgement.
-            let levels = frame.levels.bids.len().max(frame.levels.asks.len());
             keeper.set_depth(DEPTHS.into_iter().find(|depth| *depth >= levels).unwrap_or(levels));
         }
         keeper.heard(conn, recv, out);

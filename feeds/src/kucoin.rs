@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use compact_str::ToCompactString;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 
@@ -79,7 +79,7 @@ struct Ticket {
     ping_every: Duration,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Cow<'a, str>,
@@ -94,14 +94,20 @@ struct Envelope<'a> {
     code: Option<&'a RawValue>,
 }
 
+/// A whole number, which was in quotes once, and still is in some frames.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = <&RawValue>::deserialize(deserializer)?.get().trim_matches('"');
+    text.parse().map_err(|_| D::Error::custom("not a whole number"))
+}
+
 /// `trade.l2update`
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Level2<'a> {
     #[serde(borrow)]
     symbol: Cow<'a, str>,
-    #[serde(rename = "sequenceStart")]
+    #[serde(rename = "sequenceStart", deserialize_with = "whole")]
     first: u64,
-    #[serde(rename = "sequenceEnd")]
+    #[serde(rename = "sequenceEnd", deserialize_with = "whole")]
     last: u64,
     #[serde(borrow)]
     changes: Changes<'a>,
@@ -109,7 +115,7 @@ struct Level2<'a> {
     time_ms: Option<i64>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Changes<'a> {
     #[serde(borrow, default)]
     bids: Vec<Change<'a>>,
@@ -118,11 +124,22 @@ struct Changes<'a> {
 }
 
 /// Price, size, sequence.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Change<'a>(Quoted, Quoted, #[serde(borrow)] Cow<'a, str>);
 
+/// `/spotMarket/level2Depth5`, `/spotMarket/level2Depth50`
+#[derive(serde::Deserialize)]
+struct Window {
+    #[serde(default)]
+    bids: LevelPairs,
+    #[serde(default)]
+    asks: LevelPairs,
+    #[serde(default, rename = "timestamp")]
+    time_ms: Option<i64>,
+}
+
 /// `trade.ticker`
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Ticker {
     #[serde(default, rename = "bestBid")]
     bid: MaybeQuoted,
@@ -137,12 +154,12 @@ struct Ticker {
 }
 
 /// `trade.l3match`
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Match<'a> {
     #[serde(borrow)]
     symbol: Cow<'a, str>,
-    #[serde(borrow)]
-    sequence: Cow<'a, str>,
+    #[serde(deserialize_with = "whole")]
+    sequence: u64,
     /// The taker's.
     #[serde(borrow)]
     side: Cow<'a, str>,
@@ -155,7 +172,7 @@ struct Match<'a> {
     id: Cow<'a, str>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Answer<'a> {
     #[serde(borrow, default)]
     code: Cow<'a, str>,
@@ -165,16 +182,16 @@ struct Answer<'a> {
     msg: Cow<'a, str>,
 }
 
-#[derive(Deserialize)]
-struct Snapshot<'a> {
-    #[serde(borrow)]
-    sequence: Cow<'a, str>,
+#[derive(serde::Deserialize)]
+struct Snapshot {
+    #[serde(deserialize_with = "whole")]
+    sequence: u64,
     bids: LevelPairs,
     asks: LevelPairs,
 }
 
 /// `bullet-public`
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Bullet<'a> {
     #[serde(borrow)]
     token: Cow<'a, str>,
@@ -182,7 +199,7 @@ struct Bullet<'a> {
     servers: Vec<Server<'a>>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Server<'a> {
     #[serde(borrow)]
     endpoint: Cow<'a, str>,
@@ -190,7 +207,7 @@ struct Server<'a> {
     ping_ms: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct SymbolInfo<'a> {
     #[serde(borrow)]
     symbol: Cow<'a, str>,
@@ -263,12 +280,23 @@ impl Kucoin {
                     keeper.ticker(bid, ask, Stamp { ts: ticker.time_ms.map(Time::from_millis), recv }, out);
                 }
             }
+            ("message", "level2") => {
+                let Some((kind, native)) = envelope.topic.split_once(':') else { return Ok(()) };
+                let depth = match kind {
+                    "/spotMarket/level2Depth5" => 5,
+                    "/spotMarket/level2Depth50" => 50,
+                    // Of futures.
+                    _ => return Ok(()),
+                };
+                let window: Window = serde_json::from_str(data)?;
+                let levels = Levels { bids: window.bids.0, asks: window.asks.0, ..Levels::default() };
+                let stamp = Stamp { ts: window.time_ms.map(Time::from_millis), recv };
+                if let Some(keeper) = self.keep(native, out) {
+                    keeper.window(conn, depth, &levels, stamp, out);
+                }
+            }
             ("message", "trade.l3match") => {
                 let trade: Match<'_> = serde_json::from_str(data)?;
-                let Ok(sequence) = trade.sequence.parse::<u64>() else {
-                    undecodable(bytes, out);
-                    return Ok(());
-                };
                 let Some(keeper) = self.keep(&trade.symbol, out) else { return Ok(()) };
                 keeper.heard(conn, recv, out);
                 let told = Trade {
@@ -282,7 +310,7 @@ impl Kucoin {
                     trade_id: trade.id.to_compact_string(),
                     reference: None,
                 };
-                keeper.trade(sequence, told, Stamp { ts: trade.time.parse().ok().map(Time), recv }, out);
+                keeper.trade(trade.sequence, told, Stamp { ts: trade.time.parse().ok().map(Time), recv }, out);
             }
             ("error", _) => {
                 let detail = format!("{}: {data}", envelope.code.map_or("", RawValue::get));
@@ -326,16 +354,15 @@ impl Kucoin {
             }
             return Ok(());
         }
-        let Some(native) = native else { return self.listed(data.get(), recv, out) };
-        let snapshot: Snapshot<'_> = serde_json::from_str(data.get())?;
-        match snapshot.sequence.parse() {
-            Ok(id) => {
-                if self.keep(native, out).is_some() {
-                    let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
-                    self.books.snapshot(native, id, levels, recv, out);
-                }
-            }
-            Err(_) => undecodable(body, out),
+        if url.contains("/symbols") {
+            return self.listed(data.get(), recv, out);
+        }
+        // Recordings may hold the answers to what others asked.
+        let Some(native) = native.filter(|_| url.contains("/orderbook/")) else { return Ok(()) };
+        let snapshot: Snapshot = serde_json::from_str(data.get())?;
+        if self.keep(native, out).is_some() {
+            let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
+            self.books.snapshot(native, snapshot.sequence, levels, recv, out);
         }
         Ok(())
     }

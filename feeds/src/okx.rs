@@ -117,7 +117,7 @@ impl Okx {
         }
         let data = envelope.data.map_or("[]", |raw| raw.get());
         match &*envelope.arg.channel {
-            channel @ ("books" | "books-l2-tbt" | "books50-l2-tbt" | "bbo-tbt") => {
+            channel @ ("books" | "books-l2-tbt" | "books50-l2-tbt" | "books5" | "bbo-tbt") => {
                 for_each(data, |book: BookData<'_>| {
                     self.take_book(conn, channel, &envelope.arg.native, &envelope.action, book, recv, out);
                 })?;
@@ -160,6 +160,14 @@ impl Okx {
             "books" | "books-l2-tbt" => DEPTH,
             "books50-l2-tbt" => 50,
             "bbo-tbt" => return self.top(conn, native, book, recv, out),
+            "books5" => {
+                let stamp = Stamp { ts: millis(&book.ts), recv };
+                let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
+                if let Some((keeper, _)) = self.keep(native, out) {
+                    keeper.window(conn, 5, &levels, stamp, out);
+                }
+                return out.recycle(levels);
+            }
             // What we did not subscribe to is somebody else's.
             _ => return,
         };

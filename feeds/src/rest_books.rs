@@ -145,6 +145,32 @@ impl RestBooks {
         self.fetch_due(recv, out);
     }
 
+    /// A snapshot came in its place among the differences.
+    pub(crate) fn snapshot_in_band(
+        &mut self,
+        conn: Conn,
+        native: &str,
+        id: u64,
+        levels: Levels,
+        stamp: Stamp,
+        out: &mut Out,
+    ) {
+        let Some(keeper) = self.roster.by_native(native) else { return };
+        let Some(sync) = self.syncs.get_mut(keeper.number() as usize) else { return };
+        keeper.with_book();
+        keeper.heard(conn, stamp.recv, out);
+        // While one connection replaces another both deliver, and what the other one told already is old.
+        if keeper.owner() != Some(conn) && sync.last().is_some_and(|last| last > id) {
+            return;
+        }
+        if keeper.snapshot(conn, levels, |_| Ok(()), stamp, out) {
+            sync.snapshot_in_band(id, conn);
+        } else {
+            sync.reset();
+        }
+        self.fetch_due(stamp.recv, out);
+    }
+
     /// A snapshot could not be fetched.
     pub(crate) fn failed(&mut self, native: &str, now: Time) {
         if let Some(keeper) = self.roster.by_native(native)

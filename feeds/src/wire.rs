@@ -76,7 +76,8 @@ impl<'de> Deserialize<'de> for MaybeQuoted {
     }
 }
 
-/// Levels as `[["price","size", …], …]`; what follows the size is passed over (Binance's v1 had an empty list there).
+/// Levels as `[["price","size", …], …]`; what follows the size is passed over (Binance's v1 had an empty list there). A
+/// side without levels may be `null`.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct LevelPairs(pub(crate) Vec<Level>);
 
@@ -108,7 +109,11 @@ impl<'de> Deserialize<'de> for LevelPairs {
             type Value = LevelPairs;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of levels")
+                f.write_str("a list of levels, or null")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<LevelPairs, E> {
+                Ok(LevelPairs::default())
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<LevelPairs, A::Error> {
@@ -119,7 +124,7 @@ impl<'de> Deserialize<'de> for LevelPairs {
                 Ok(LevelPairs(levels))
             }
         }
-        deserializer.deserialize_seq(List)
+        deserializer.deserialize_any(List)
     }
 }
 
@@ -191,6 +196,11 @@ pub(crate) fn is_object(bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first() == Some(&b'{')
 }
 
+/// Is this a JSON list of objects, to its end?
+pub(crate) fn is_list_of_objects(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"[{") && serde_json::from_slice::<IgnoredAny>(bytes).is_ok()
+}
+
 /// Reports a frame that could not be decoded.
 pub(crate) fn undecodable(bytes: &[u8], out: &mut Out) {
     let head = &bytes[..bytes.len().min(REPORT_BYTES)];
@@ -235,5 +245,7 @@ mod tests {
         assert_eq!(pairs.0.len(), 2);
         assert_eq!(pairs.0[0].price, Decimal::new(15, 1));
         assert!(serde_json::from_str::<LevelPairs>(r#"[["1"]]"#).is_err());
+        assert!(serde_json::from_str::<LevelPairs>("null").expect("an empty side").0.is_empty());
+        assert!(serde_json::from_str::<LevelPairs>("0").is_err());
     }
 }

@@ -134,3 +134,25 @@ fn other_sizes_of_the_ticker_are_a_doubt_and_other_prices_a_fault() {
     rig.frame(1, &at("1.5", "1").replace("1060", "1090"));
     assert_eq!(rig.faults(), ["mismatch"], "at once");
 }
+
+#[test]
+fn a_raw_stream_names_the_event_of_its_best_prices() {
+    let mut rig = Rig::new(Binance::of(Market::UsdM, &[]));
+    let told = rig.frame(
+        1,
+        r#"{"e":"bookTicker","u":9,"s":"BTCUSDT","b":"50000.0","B":"1.5","a":"50000.1","A":"2","T":1767607200000,"E":1767607200001}"#,
+    );
+    assert_eq!(told[1], "BTC-USDT-PERP quote 1.5@50000 2@50000.1");
+    assert_eq!(rig.out.updates[1].ts, Some(Time::from_millis(1_767_607_200_000)));
+}
+
+#[test]
+fn the_best_levels_are_the_book_where_it_does_not_come() {
+    let frame = r#"{"stream":"ethusdt@depth20@100ms","data":{"e":"depthUpdate","E":1767607200001,"T":1767607200000,"s":"ETHUSDT","U":7,"u":9,"pu":-1,"b":[["3000.00","1"]],"a":[]}}"#;
+    let mut rig = Rig::new(Binance::of(Market::UsdM, &[]));
+    assert_eq!(rig.frame(1, frame)[1], "ETH-USDT-PERP book snapshot 1/0");
+    let frame =
+        r#"{"stream":"ethusdt@depth5","data":{"lastUpdateId":7,"bids":[["3000.00","1"]],"asks":[["3001.00","2"]]}}"#;
+    let mut rig = Rig::new(Binance::new(&[]));
+    assert_eq!(rig.frame(1, frame)[1], "ETH-USDT book snapshot 1/1");
+}

@@ -263,3 +263,27 @@ fn a_live_book_is_held_against_a_snapshot_now_and_then() {
     assert_eq!(told[0], "BTC-USDT book invalid mismatch");
     assert_eq!(rig.asked(), [format!("fetch {DEPTH_URL}")]);
 }
+
+#[test]
+fn streams_of_all_symbols_are_read_or_passed_over() {
+    let mut rig = Rig::new(Binance::new(&[]));
+    let told = rig.frame(
+        1,
+        r#"{"stream":"!bookTicker","data":{"u":9,"s":"BTCUSDT","b":"50000.00","B":"1","a":"50001.00","A":"2"}}"#,
+    );
+    assert_eq!(told[1], "BTC-USDT quote 1@50000 2@50001");
+    let list = r#"[{"e":"24hrTicker","E":1767607200000,"s":"BTCUSDT","c":"50000.00"}]"#;
+    for frame in [format!(r#"{{"stream":"!ticker@arr","data":{list}}}"#), list.to_owned()] {
+        assert!(rig.frame(1, &frame).is_empty() && rig.faults().is_empty(), "{frame}");
+    }
+    rig.frame(1, &list[..list.len() - 1]);
+    assert_eq!(rig.faults(), ["undecodable"]);
+}
+
+#[test]
+fn answers_to_what_others_asked_are_passed_over() {
+    let mut rig = Rig::new(Binance::new(&[]));
+    play(&mut rig, 0..2);
+    assert!(rig.response("https://api.binance.com/api/v3/trades?symbol=BTCUSDT", "[]").is_empty());
+    assert!(rig.faults().is_empty());
+}

@@ -56,7 +56,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, serde_json::Error> {
     Ok(Parsed::Frame(match (stream, &*envelope.e) {
         (stream, _) if is_depth(stream) => Frame::Depth(serde_json::from_str(payload)?),
         ("", "depthUpdate") => Frame::Depth(serde_json::from_str(payload)?),
-        ("bookTicker", _) => Frame::Ticker(serde_json::from_str(payload)?),
+        ("bookTicker", _) | ("", "bookTicker") => Frame::Ticker(serde_json::from_str(payload)?),
+        // Those of all symbols in one stream.
+        ("", "") if envelope.stream == "!bookTicker" => Frame::Ticker(serde_json::from_str(payload)?),
         ("trade", _) | ("", "trade") => Frame::Trade(serde_json::from_str(payload)?),
         ("aggTrade", _) | ("", "aggTrade") => Frame::Aggregate(serde_json::from_str(payload)?),
         _ => return Ok(Parsed::Other(envelope, payload)),
@@ -66,6 +68,25 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, serde_json::Error> {
 /// Is this the part of a stream's name behind the symbol's for differences of a book?
 pub(super) fn is_depth(stream: &str) -> bool {
     matches!(stream, "depth" | "depth@100ms" | "depth@0ms" | "depth@250ms" | "depth@500ms")
+}
+
+/// The symbol, in small letters, and the levels a side of a stream of the best levels (`btcusdt@depth20@100ms`), all of
+/// them each time; it is not subscribed to.
+pub(super) fn partial(stream: &str) -> Option<(&str, usize)> {
+    let (name, stream) = stream.split_once('@')?;
+    let depth = stream.strip_prefix("depth")?.split('@').next()?;
+    Some((name, depth.parse().ok()?))
+}
+
+/// `<symbol>@depth<levels>`; on spot without a symbol and a time.
+#[derive(Deserialize)]
+pub(super) struct PartialDepth {
+    #[serde(rename = "E", default)]
+    pub(super) event_ms: Option<i64>,
+    #[serde(alias = "b", default)]
+    pub(super) bids: LevelPairs,
+    #[serde(alias = "a", default)]
+    pub(super) asks: LevelPairs,
 }
 
 /// `<symbol>@depth@100ms`

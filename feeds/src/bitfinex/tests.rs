@@ -161,3 +161,32 @@ fn numbers_are_written_as_scripts_do() {
         assert_eq!(String::from_utf8_lossy(&text), script);
     }
 }
+
+#[test]
+fn with_the_flag_for_it_only_the_first_list_is_a_snapshot() {
+    let mut rig = Rig::new(Bitfinex::new(&[]));
+    rig.open(1, WEBSOCKET_URL);
+    let flags = SEQ_ALL | BULK_UPDATES;
+    rig.frame(1, &format!(r#"{{"event":"conf","status":"OK","flags":{flags}}}"#));
+    rig.frame(1, frames(SESSION)[4]);
+    let told = rig.frame(1, "[11,[[50000,2,1.5],[49999,1,3],[50001,1,-2]],1]");
+    assert_eq!(told[0], "BTC-USD book snapshot 2/1");
+    let told = rig.frame(1, "[11,[[50001,0,-1],[50002,1,-4],[49999,1,2.5]],2]");
+    assert_eq!(told[0], "BTC-USD book [2.5@49999] [0@50001,4@50002]");
+    assert_eq!(rig.book("BTC-USD").expect("live").levels(ticker_market::book::BookSide::Bid), 2);
+    // A new subscription begins with a snapshot again.
+    rig.frame(1, &frames(SESSION)[4].replace("11", "12"));
+    assert_eq!(rig.frame(1, "[12,[[50000,1,1]],3]")[0], "BTC-USD book snapshot 1/0");
+    assert!(rig.faults().is_empty());
+}
+
+#[test]
+fn a_trade_may_have_more_fields_than_are_known() {
+    let mut rig = Rig::new(Bitfinex::new(&[]));
+    rig.open(1, WEBSOCKET_URL);
+    rig.frame(1, frames(SESSION)[2]);
+    let told = rig.frame(1, r#"[10,"te",[103,1767607200100,-0.25,50001,null,"X"]]"#);
+    assert_eq!(told, ["BTC-USD trade 103 sell 0.25@50001"]);
+    rig.frame(1, r#"[10,"te",[104,1767607200100,-0.25]]"#);
+    assert_eq!(rig.faults(), ["undecodable"]);
+}

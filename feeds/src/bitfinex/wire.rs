@@ -82,8 +82,32 @@ impl WireLevel {
 }
 
 /// Id, milliseconds, amount (what the taker bought, or below zero sold), price.
-#[derive(Deserialize)]
 pub(super) struct WireTrade(pub(super) u64, pub(super) i64, pub(super) Number, pub(super) Number);
+
+impl<'de> Deserialize<'de> for WireTrade {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Parts;
+        impl<'de> Visitor<'de> for Parts {
+            type Value = WireTrade;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of id, time, amount and price")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<WireTrade, A::Error> {
+                let missing = |at| de::Error::invalid_length(at, &self);
+                let id = seq.next_element()?.ok_or_else(|| missing(0))?;
+                let made_ms = seq.next_element()?.ok_or_else(|| missing(1))?;
+                let amount = seq.next_element()?.ok_or_else(|| missing(2))?;
+                let price = seq.next_element()?.ok_or_else(|| missing(3))?;
+                // Other rows of the venue have grown.
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(WireTrade(id, made_ms, amount, price))
+            }
+        }
+        deserializer.deserialize_seq(Parts)
+    }
+}
 
 /// `{"event":…}`
 #[derive(Deserialize)]

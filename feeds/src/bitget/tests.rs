@@ -200,3 +200,17 @@ fn steps_come_from_the_lists_that_are_needed() {
     assert_eq!(rig.out.instruments[0].1.native, "BTCUSDZ26");
     assert_eq!(rig.out.instruments[0].1.lot_size, step(1, 3));
 }
+
+#[test]
+fn a_few_levels_are_the_book_where_it_does_not_come() {
+    let mut rig = rig(&[]);
+    let frame = |channel: &str, bids: &str| {
+        format!(
+            r#"{{"action":"snapshot","arg":{{"instType":"SPOT","channel":"{channel}","instId":"ETHUSDT"}},"data":[{{"asks":[["3001","2"]],"bids":{bids},"checksum":0,"seq":7,"ts":"1767607200000"}}],"ts":1767607200001}}"#
+        )
+    };
+    assert_eq!(rig.frame(1, &frame("books5", r#"[["3000","1"]]"#))[1], "ETH-USDT book snapshot 1/1");
+    let told = rig.frame(1, &frame("books15", r#"[["3000","1"],["2999","5"]]"#));
+    assert_eq!(told[0], "ETH-USDT book [5@2999] []");
+    assert!(rig.frame(1, &frame("books5", "[]")).is_empty(), "the deeper one is told");
+}

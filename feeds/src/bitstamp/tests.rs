@@ -233,3 +233,11 @@ fn a_live_book_is_held_against_a_snapshot_now_and_then() {
     assert!(rig.response(SNAPSHOT_URL, &same).is_empty(), "now they are the same");
     assert!(rig.faults().is_empty() && rig.book("BTC-USD") != live.as_ref());
 }
+
+#[test]
+fn the_best_levels_are_the_book_where_it_does_not_come() {
+    let mut rig = Rig::new(Bitstamp::new(&[]));
+    let frame = r#"{"data":{"timestamp":"1767607200","microtimestamp":"1767607200000400","bids":[["50000","1"]],"asks":[["50001","2"]]},"channel":"order_book_btcusd","event":"data"}"#;
+    assert_eq!(rig.frame(1, frame)[1], "BTC-USD book snapshot 1/1");
+    assert_eq!(rig.frame(1, &frame.replace("50001\",\"2\"", "50001\",\"3\""))[0], "BTC-USD book [] [3@50001]");
+}

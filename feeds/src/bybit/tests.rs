@@ -221,3 +221,33 @@ fn several_categories_play_as_one() {
     assert!(told.iter().all(|t| t.starts_with("BTC-USDT-PERP")), "{told:?}");
     assert_eq!(rig.step(|a, now, out| a.end("over", now, out)).len(), 2);
 }
+
+#[test]
+fn a_recording_of_depth_one_alone_has_that_book() {
+    let top = |u: u64, bid: &str| {
+        format!(
+            r#"{{"topic":"orderbook.1.BTCUSDT","type":"snapshot","ts":1767607200002,"data":{{"s":"BTCUSDT","b":[["{bid}","1.5"]],"a":[["50000.10","2"]],"u":{u},"seq":{u}}},"cts":1767607200000}}"#
+        )
+    };
+    let mut rig = Rig::new(Bybit::new(Category::Linear, &[]));
+    let told = rig.frame(1, &top(7, "50000.00"));
+    assert_eq!(
+        told,
+        [
+            "BTC-USDT-PERP status resyncing awaiting_snapshot",
+            "BTC-USDT-PERP quote 1.5@50000 2@50000.1",
+            "BTC-USDT-PERP book snapshot 1/1",
+            "BTC-USDT-PERP status live -",
+        ]
+    );
+    let told = rig.frame(1, &top(8, "49999.90"));
+    assert_eq!(told[1], "BTC-USDT-PERP book [0@50000,1.5@49999.9] []");
+    // A deeper book has the place, with its snapshot: changes alone do not.
+    let session = frames(SESSION);
+    assert!(rig.frame(1, session[2]).is_empty());
+    assert_eq!(rig.frame(1, session[1])[0], "BTC-USDT-PERP book snapshot 2/2");
+    assert_eq!(rig.frame(1, &top(9, "50000.05")), ["BTC-USDT-PERP quote 1.5@50000.05 2@50000.1"]);
+    // Live, the deep book is on its way.
+    let mut rig = self::rig();
+    assert_eq!(rig.frame(1, &top(7, "50000.00")), ["BTC-USDT-PERP quote 1.5@50000 2@50000.1"]);
+}

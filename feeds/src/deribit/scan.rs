@@ -41,7 +41,7 @@ fn data<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<WireBook<'a>> {
     scan.eat(b"}}")?;
     scan.end()?;
     Some(WireBook {
-        kind: Cow::Borrowed(kind.unwrap_or_default()),
+        kind: Cow::Borrowed(kind?),
         time_ms: time_ms?,
         name: Cow::Borrowed(name?),
         change_id: change_id?,

@@ -133,3 +133,23 @@ fn refusals_halts_and_nonsense_are_reported() {
     rig.wait();
     assert!(rig.asked().contains(&format!("fetch {INSTRUMENTS_URL}")));
 }
+
+#[test]
+fn books_of_grouped_prices_are_others() {
+    let mut rig = live();
+    let window = |group: &str, sides: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"book.BTC-PERPETUAL.{group}.10.100ms","data":{{"timestamp":1767607200500,"instrument_name":"BTC-PERPETUAL","change_id":900,{sides}}}}}}}"#
+        )
+    };
+    let empty = r#""bids":[],"asks":[]"#;
+    let full = r#""bids":[[49990,2e1]],"asks":[[50010,5.0]]"#;
+    for frame in [window("5", full), window("5", empty), window("none", full), window("none", empty)] {
+        assert!(rig.frame(1, &frame).is_empty() && rig.faults().is_empty(), "the book itself is there: {frame}");
+    }
+    let mut rig = Rig::new(Deribit::new(&[]));
+    assert!(rig.frame(1, &window("5", full)).is_empty());
+    let told = rig.frame(1, &window("none", full));
+    assert_eq!(told[1], "BTC-USD-PERP book snapshot 1/1");
+    assert_eq!(rig.frame(1, &window("none", empty))[0], "BTC-USD-PERP book [0@49990] [0@50010]");
+}

@@ -30,12 +30,14 @@ pub(super) fn update<'a>(bytes: &'a [u8], out: &mut Out) -> Option<DepthUpdate<'
 
 /// All but the levels, which are in `levels`.
 fn result<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<DepthUpdate<'a>> {
-    let (mut time_ms, mut s, mut first, mut last, mut bids, mut asks) = (None, None, None, None, None, None);
+    let (mut time_ms, mut s, mut first, mut last, mut full) = (None, None, None, None, None);
+    let (mut bids, mut asks) = (None, None);
     scan.fields(|scan, key| match key {
         b"t" => fill(&mut time_ms, scan.signed()),
         b"s" => fill(&mut s, scan.text()),
         b"U" => fill(&mut first, scan.whole()),
         b"u" => fill(&mut last, scan.whole()),
+        b"full" => fill(&mut full, scan.flag()),
         b"b" => fill(&mut bids, scan.pairs(&mut levels.bids)),
         b"a" => fill(&mut asks, scan.pairs(&mut levels.asks)),
         _ => scan.pass_over(),
@@ -43,7 +45,8 @@ fn result<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<DepthUpdate<'a>
     scan.eat(b"}")?;
     scan.end()?;
     let (b, a) = (LevelPairs::default(), LevelPairs::default());
-    Some(DepthUpdate { time_ms: time_ms?, s: Cow::Borrowed(s?), first: first?, last: last?, b, a })
+    let full = full.unwrap_or_default();
+    Some(DepthUpdate { time_ms: time_ms?, s: Cow::Borrowed(s?), first: first?, last: last?, full, b, a })
 }
 
 #[cfg(test)]

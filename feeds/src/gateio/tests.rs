@@ -106,3 +106,57 @@ fn refusals_and_nonsense_are_reported() {
     rig.wait();
     assert_eq!(rig.asked(), [format!("fetch {PAIRS_URL}")]);
 }
+
+#[test]
+fn answers_to_what_others_asked_are_passed_over() {
+    let mut rig = live();
+    assert!(rig.response("https://api.gateio.ws/api/v4/spot/trades?currency_pair=BTC_USDT", "[]").is_empty());
+    assert!(rig.faults().is_empty());
+}
+
+#[test]
+fn a_side_without_changes_may_be_null() {
+    let mut rig = live();
+    let frame = |first: u64, sides: &str| {
+        format!(
+            r#"{{"time":1767607200,"channel":"spot.order_book_update","event":"update","result":{{"t":1767607200300,"e":"depthUpdate","E":1767607200,"s":"BTC_USDT","U":{first},"u":{first},{sides}}}}}"#
+        )
+    };
+    let last = live().adapter.books.keep("BTC_USDT", Default::default, &mut Out::default()).expect("kept").1.last();
+    let next = last.expect("live") + 1;
+    let told = rig.frame(1, &frame(next, r#""b":null,"a":[["59000","1"]]"#));
+    assert_eq!((told, rig.faults().len()), (vec!["BTC-USDT book [] [1@59000]".to_owned()], 0));
+}
+
+#[test]
+fn the_best_levels_are_the_book_where_it_does_not_come() {
+    let mut rig = Rig::new(Gateio::new(&[]));
+    let frame = r#"{"time":1767607200,"channel":"spot.order_book","event":"update","result":{"t":1767607200123,"lastUpdateId":48,"s":"ETH_USDT","bids":[["3000","1"]],"asks":[["3001","2"]]}}"#;
+    assert_eq!(rig.frame(1, frame)[1], "ETH-USDT book snapshot 1/1");
+    assert!(live().frame(1, &frame.replace("ETH", "BTC")).is_empty(), "the book itself is there");
+}
+
+#[test]
+fn a_frame_may_be_the_whole_book() {
+    let frame = |first: u64, last: u64, rest: &str| {
+        format!(
+            r#"{{"time":1767607200,"time_ms":1767607200400,"channel":"spot.order_book_update","event":"update","result":{{"t":1767607200300,"e":"depthUpdate","E":1767607200,"s":"BTC_USDT","U":{first},"u":{last},{rest}}}}}"#
+        )
+    };
+    let whole = frame(900, 910, r#""full":true,"l":"100","b":[["50000","1"],["49999","2"]],"a":[["50001","3"]]"#);
+    let next = frame(911, 912, r#""b":[["50000","0"]],"a":[]"#);
+    // In a recording that has no other snapshot, and in the place of what was there.
+    for mut rig in [Rig::new(Gateio::new(&[])), live()] {
+        let told = rig.frame(1, &whole);
+        assert!(told.iter().any(|told| told == "BTC-USDT book snapshot 2/1"), "{told:?}");
+        assert_eq!(rig.frame(1, &next)[0], "BTC-USDT book [0@50000] []");
+        assert!(rig.faults().is_empty());
+        rig.frame(1, &frame(914, 914, r#""b":[],"a":[]"#));
+        assert_eq!(rig.faults(), ["gap"]);
+    }
+    // What a connection tells that is about to go may be older than the book.
+    let mut rig = live();
+    rig.frame(1, &whole);
+    rig.open(2, WEBSOCKET_URL);
+    assert!(rig.frame(2, &frame(880, 890, r#""full":true,"b":[],"a":[]"#)).is_empty());
+}

@@ -121,3 +121,41 @@ fn a_side_of_the_ticker_may_be_null() {
     assert!(rig.faults().is_empty());
     assert_eq!(told.last().map(String::as_str), Some("BTC-USDT quote 3@100 -"));
 }
+
+#[test]
+fn sequences_may_be_in_quotes() {
+    let mut rig = live();
+    let frame = frames(SESSION)[5];
+    let quoted: String = [r#""sequenceStart":"#, r#""sequenceEnd":"#].iter().fold(frame.to_owned(), |text, key| {
+        let (before, rest) = text.split_once(key).expect("a field");
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).expect("more follows");
+        format!("{before}{key}\"{}\"{}", &rest[..digits], &rest[digits..])
+    });
+    let told = rig.frame(1, &quoted);
+    assert_eq!(told, live().frame(1, frame));
+    assert!(!told.is_empty() && rig.faults().is_empty());
+}
+
+#[test]
+fn answers_to_what_others_asked_are_passed_over() {
+    let mut rig = live();
+    for url in [
+        "https://api.kucoin.com/api/v1/bullet-private",
+        "https://api.kucoin.com/api/v1/market/candles?type=1min&symbol=BTC-USDT",
+        "",
+    ] {
+        assert!(rig.response(url, r#"{"code":"200000","data":{}}"#).is_empty() && rig.faults().is_empty(), "{url}");
+    }
+}
+
+#[test]
+fn the_best_levels_are_the_book_where_it_does_not_come() {
+    let mut rig = Rig::new(Kucoin::new(&[]));
+    let frame = |topic: &str| {
+        format!(
+            r#"{{"type":"message","topic":"{topic}:ETH-USDT","subject":"level2","data":{{"asks":[["3001","2"]],"bids":[["3000","1"]],"timestamp":1767607200000}}}}"#
+        )
+    };
+    assert_eq!(rig.frame(1, &frame("/spotMarket/level2Depth50"))[1], "ETH-USDT book snapshot 1/1");
+    assert!(rig.frame(1, &frame("/contractMarket/level2Depth5")).is_empty() && rig.faults().is_empty());
+}

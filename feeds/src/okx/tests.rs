@@ -196,3 +196,11 @@ fn steps_come_from_the_lists_that_are_needed() {
     assert_eq!(instrument.lot_size, Some(ticker_market::Decimal::new(1, 8)));
     assert_eq!(rig.out.instruments[2].1.native, "BTC-USD-260925-70000-C");
 }
+
+#[test]
+fn five_levels_are_the_book_where_it_does_not_come() {
+    let mut rig = Rig::new(Okx::new(&[]));
+    let frame = r#"{"arg":{"channel":"books5","instId":"ETH-USDT"},"data":[{"asks":[["3001","2","0","4"]],"bids":[["3000","1","0","2"]],"instId":"ETH-USDT","ts":"1767607200000","seqId":5}]}"#;
+    assert_eq!(rig.frame(1, frame)[1], "ETH-USDT book snapshot 1/1");
+    assert_eq!(rig.frame(1, &frame.replace("3000", "2999"))[0], "ETH-USDT book [0@3000,1@2999] []");
+}
