@@ -77,6 +77,8 @@ pub(crate) struct DepthSync {
     last: Option<u64>,
     /// The connection whose difference brought it; none after a snapshot.
     chain: Option<Conn>,
+    /// The last difference that was applied, and its connection: what comes after it by the same one is newer.
+    applied: Option<(Conn, u64)>,
     /// What waits for the snapshot; or, while a synced book is audited, what was applied since the audit began.
     buffer: VecDeque<Diff>,
     weight: usize,
@@ -94,7 +96,7 @@ pub(crate) enum Audit {
 
 impl DepthSync {
     pub(crate) fn new(rule: Rule) -> Self {
-        Self { rule, last: None, chain: None, buffer: VecDeque::new(), weight: 0, is_audited: false }
+        Self { rule, last: None, chain: None, applied: None, buffer: VecDeque::new(), weight: 0, is_audited: false }
     }
 
     /// A snapshot of the synced book is asked for, to hold the two against each other: what is applied from here on is
@@ -159,12 +161,15 @@ impl DepthSync {
         if self.continues(last, self.chain, &diff) {
             self.last = Some(diff.last);
             self.chain = Some(diff.conn);
+            self.applied = Some((diff.conn, diff.last));
             if self.is_audited {
                 self.push(diff.clone());
             }
             return Step::Apply(diff);
         }
-        if diff.last <= last {
+        // A number that was wrong, and too high, would make all that follows old.
+        let goes_back = diff.last < last && self.applied == Some((diff.conn, last));
+        if diff.last <= last && !goes_back {
             return Step::Old;
         }
         let gap = Step::Gap { last, before: diff.before };
@@ -309,6 +314,19 @@ mod tests {
         assert!(matches!(sync.diff(down), Step::Apply(_)));
         assert!(matches!(sync.diff(diff(8, 9)), Step::Apply(_)));
         assert!(matches!(sync.diff(Diff { before: 9, ..diff(0, 9) }), Step::Old), "nothing happened");
+    }
+
+    #[test]
+    fn a_connection_that_goes_back_is_wrong() {
+        for rule in [Rule::Ranges, Rule::Chain] {
+            let mut sync = DepthSync::new(rule);
+            sync.snapshot(10).expect("nothing waits");
+            assert!(matches!(sync.diff(diff(11, 9_012)), Step::Apply(_)), "a wrong number");
+            assert!(matches!(sync.diff(diff(11, 9_012)), Step::Old), "the same again");
+            let other = Diff { conn: Conn(2), ..diff(13, 13) };
+            assert!(matches!(sync.diff(other), Step::Old), "another connection may be behind");
+            assert!(matches!(sync.diff(diff(13, 13)), Step::Gap { last: 9_012, before: 12 }));
+        }
     }
 
     #[test]

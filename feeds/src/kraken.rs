@@ -189,15 +189,21 @@ impl Kraken {
     fn answer(&mut self, envelope: &Envelope<'_>, recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
         if envelope.success == Some(false) {
             let error = envelope.error.as_deref().unwrap_or("no reason given");
-            let already = error.to_ascii_lowercase().contains("already subscribed");
+            let said = error.to_ascii_lowercase();
+            let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
             let detail = format!("{}: {error}", envelope.method);
             out.reports.push(Report { fault: Fault::Refused, native: envelope.symbol.clone(), detail });
             if envelope.method == "subscribe"
-                && !already
+                && !has(&["already subscribed"])
                 && let Some(keeper) = envelope.symbol.as_deref().and_then(|s| self.roster.by_native(s))
                 && !keeper.is_live()
             {
-                keeper.end("refused", recv, out);
+                // What is wrong for now (a limit, a service that is away) is asked for again, at growing distances.
+                if has(&["not supported", "not in iso", "invalid", "unknown"]) {
+                    keeper.end("refused", recv, out);
+                } else {
+                    keeper.resync.request(recv);
+                }
             }
             return Ok(());
         }
@@ -341,7 +347,8 @@ fn halt_of(state: &str) -> Option<&str> {
 
 fn prove(book: &Book, expected: u32) -> Result<(), Wrong> {
     let found = checksum(book);
-    if found == expected {
+    // The venue writes every digit of the pair's precision, and its documents' examples leave out zeros at the end.
+    if found == expected || hash(book, Some(precision(book))) == expected {
         return Ok(());
     }
     Err(Wrong { fault: Fault::Checksum, detail: format!("checksum {found}, expected {expected}") })
@@ -350,10 +357,25 @@ fn prove(book: &Book, expected: u32) -> Result<(), Wrong> {
 /// The venue's checksum (docs.kraken.com/api/docs/guides/spot-ws-book-v2): CRC-32 over the ten best asks, then the ten
 /// best bids, price and size of each without point and leading zeros.
 pub fn checksum(book: &Book) -> u32 {
+    hash(book, None)
+}
+
+/// Digits after the point of the prices and of the sizes, where some of them leave out zeros.
+fn precision(book: &Book) -> [u32; 2] {
+    book.asks()
+        .chain(book.bids())
+        .fold([0; 2], |[price, size], level| [price.max(level.price.scale()), size.max(level.size.scale())])
+}
+
+/// Over the wire's own digits, or over so many after the point.
+fn hash(book: &Book, precision: Option<[u32; 2]>) -> u32 {
     let mut text = [0u8; 4 * CHECKSUM_LEVELS * DIGITS_MAX];
     let mut length = 0;
     for level in book.asks().take(CHECKSUM_LEVELS).chain(book.bids().take(CHECKSUM_LEVELS)) {
-        for value in [level.price, level.size] {
+        for (mut value, at) in [(level.price, 0), (level.size, 1)] {
+            if let Some(precision) = precision {
+                value.rescale(precision[at]);
+            }
             length += put_digits(&mut text[length..], value);
         }
     }

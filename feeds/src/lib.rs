@@ -288,13 +288,13 @@ pub fn adapter(venue: &str, symbols: &[String]) -> Option<Box<dyn Adapter>> {
     }
 }
 
-/// As [`adapter`], for symbols that may be more than one connection bears ([`Rules::symbols_max`]): as many adapters as
-/// that takes, each for a connection of its own.
-pub fn adapters(venue: &str, symbols: &[String]) -> Option<Vec<Box<dyn Adapter>>> {
+/// As [`adapter`], for symbols that may be more than one connection bears ([`Rules::symbols_max`], or fewer where `most`
+/// says so): as many adapters as that takes, each for a connection of its own.
+pub fn adapters(venue: &str, symbols: &[String], most: Option<usize>) -> Option<Vec<Box<dyn Adapter>>> {
     let whole = adapter(venue, symbols)?;
     let mut seen = HashSet::new();
     let symbols: Vec<String> = symbols.iter().filter(|symbol| seen.insert(symbol.as_str())).cloned().collect();
-    let most = whole.rules().symbols_max.unwrap_or(usize::MAX);
+    let most = whole.rules().symbols_max.into_iter().chain(most).min().unwrap_or(usize::MAX).max(1);
     if symbols.len() <= most {
         return Some(vec![whole]);
     }
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn symbols_beyond_one_connection_are_another_adapters() {
         let symbols: Vec<String> = (0..30).map(|i| format!("A{}-USD", i % 29)).collect();
-        let parts = adapters("bitfinex", &symbols).expect("a venue of ours");
+        let parts = adapters("bitfinex", &symbols, Some(500)).expect("a venue of ours");
         assert_eq!(parts.len(), 3);
         let mut asked = 0;
         for mut part in parts {
@@ -343,8 +343,9 @@ mod tests {
             asked += out.instruments.len();
         }
         assert_eq!(asked, 29, "each symbol once");
-        assert_eq!(adapters("kraken", &symbols).expect("a venue of ours").len(), 1);
-        assert!(adapters("nyse", &symbols).is_none());
+        assert_eq!(adapters("kraken", &symbols, None).expect("a venue of ours").len(), 1);
+        assert_eq!(adapters("kraken", &symbols, Some(10)).expect("a venue of ours").len(), 3);
+        assert!(adapters("nyse", &symbols, None).is_none());
     }
 
     #[test]

@@ -15,8 +15,11 @@ pub const RESYNC_DELAY_MAX_MS: i64 = 60_000;
 /// takes seconds.
 pub const RESYNC_ANSWER_MAX_MS: i64 = 15_000;
 
-/// After so many milliseconds without a resync, the next one is asked for at once.
+/// After so many milliseconds without a resync, the next one is asked for at once, however many there were before.
 pub const RESYNC_CALM_MS: i64 = 120_000;
+
+/// Likewise after so many times the distance that has been come to: one fault now and then is mended at once.
+pub const RESYNC_CALM_TIMES: i64 = 10;
 
 /// Each live book that its venue's rule does not prove whole is asked for again so often, in milliseconds. Those of one
 /// adapter take turns, so that never two are asked for together.
@@ -76,7 +79,8 @@ pub struct Resync {
 impl Resync {
     /// One is needed: it is due at once, or when the last one is long enough ago.
     pub fn request(&mut self, now: Time) {
-        if self.asked.is_none_or(|asked| now.since(asked) > RESYNC_CALM_MS * 1_000_000) {
+        let calm_ms = (self.delay_ms() * RESYNC_CALM_TIMES).min(RESYNC_CALM_MS);
+        if self.asked.is_none_or(|asked| now.since(asked) > calm_ms * 1_000_000) {
             self.attempts = 0;
         }
         let earliest = self.asked.map_or(now, |asked| asked.plus_millis(self.delay_ms()));
@@ -196,6 +200,21 @@ mod tests {
         let later = now.plus_millis(RESYNC_CALM_MS * 2);
         resync.request(later);
         assert!(resync.is_due(later), "calm again");
+    }
+
+    #[test]
+    fn a_fault_now_and_then_is_mended_at_once() {
+        let mut resync = Resync::default();
+        for i in 0..20 {
+            let now = Time::from_millis(1_000_000 + i * 11_000);
+            resync.request(now);
+            assert!(resync.is_due(now), "{i}");
+            resync.asked(now);
+            resync.done();
+        }
+        let soon = Time::from_millis(1_000_000 + 19 * 11_000 + 900);
+        resync.request(soon);
+        assert!(!resync.is_due(soon));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! frames of a recording (or of the synthetic market), acknowledged, numbered and answered as the venue would. Without
 //! I/O: the owner of the sockets says what happened, and does what it is told ([`Said`]).
 //!
-//! For Kraken v2, Coinbase Advanced and Binance spot there is a dialect each: it keeps what the books hold at this place
-//! of the recording, so that a snapshot can be had at any time. Frames and levels are the recorded ones, digit for digit;
+//! For Kraken v2, Coinbase Advanced, Coinbase Exchange, OKX and Binance (spot and futures) there is a dialect each: it
+//! keeps what the books hold at this place of the recording, so that a snapshot can be had at any time. Frames and levels are the recorded ones, digit for digit;
 //! what the venue makes for each connection (acknowledgements, `sequence_num`) is made anew. Any other venue is played
 //! verbatim to whoever subscribes, from its beginning with each subscription that finds nobody listening.
 //!
@@ -11,9 +11,11 @@
 
 mod binance;
 mod coinbase;
+mod coinbase_exchange;
 pub mod faults;
 mod kraken;
 mod mirror;
+mod okx;
 mod verbatim;
 
 use std::collections::BTreeMap;
@@ -101,14 +103,17 @@ impl StandIn {
         let dialect: Box<dyn Dialect> = match venue {
             "kraken" | "kraken-v2" => Box::new(kraken::Kraken::default()),
             "coinbase" | "coinbase-advanced" => Box::new(coinbase::Coinbase::default()),
+            "coinbase-exchange" => Box::new(coinbase_exchange::CoinbaseExchange::default()),
             "binance" | "binance-spot" => Box::new(binance::Binance::default()),
+            "binance-usdm" | "binance-coinm" => Box::new(binance::Binance::futures()),
+            "okx" => Box::new(okx::Okx::default()),
             _ => Box::new(verbatim::Verbatim::default()),
         };
         Self { dialect, faults: Faults::new(injections, seed), bodies: BTreeMap::new(), bodies_bytes: 0 }
     }
 
     /// The venues that the synthetic market can be played as.
-    pub const SYNTHETIC: [&'static str; 3] = ["binance", "coinbase", "kraken"];
+    pub const SYNTHETIC: [&'static str; 5] = ["binance", "coinbase", "coinbase-exchange", "kraken", "okx"];
 
     /// A line of what will be played, told before anything is.
     pub fn look(&mut self, line: &Line<'_>) {

@@ -99,7 +99,7 @@ pub(crate) fn read(path: &Path, venue: &str) -> BTreeMap<String, Expected> {
     for line in file.lines() {
         let line: Value = serde_json::from_str(&line.expect("it reads")).expect("a line is JSON");
         let kind = text(&line["t"]);
-        if venue == "binance" && kind == "connect" {
+        if venue.starts_with("binance") && kind == "connect" {
             whole_trades = line["url"].as_str().map(|url| url.contains("@trade"));
         }
         if !matches!(kind, "recv" | "http") {
@@ -109,7 +109,10 @@ pub(crate) fn read(path: &Path, venue: &str) -> BTreeMap<String, Expected> {
         match venue {
             "kraken" => kraken(&mut all, &mut depth, data),
             "coinbase" if kind == "recv" => coinbase(&mut all, data),
-            "binance" => binance(&mut all, line["url"].as_str().unwrap_or(""), data, whole_trades),
+            "coinbase-exchange" if kind == "recv" => coinbase_exchange(&mut all, data),
+            "binance" | "binance-usdm" => {
+                binance(&mut all, line["url"].as_str().unwrap_or(""), data, whole_trades, venue == "binance");
+            }
             _ => {}
         }
     }
@@ -215,18 +218,51 @@ fn coinbase(all: &mut BTreeMap<String, Expected>, data: &str) {
     }
 }
 
+fn coinbase_exchange(all: &mut BTreeMap<String, Expected>, data: &str) {
+    let frame: Value = serde_json::from_str(data).expect("a frame is JSON");
+    let Some(product) = frame["product_id"].as_str() else { return };
+    let book = all.entry(product.to_owned()).or_default();
+    match text(&frame["type"]) {
+        "snapshot" => {
+            book.clear();
+            for (side, bid) in [("bids", true), ("asks", false)] {
+                for level in frame[side].as_array().expect("levels") {
+                    book.set(bid, text(&level[0]), text(&level[1]));
+                }
+            }
+            book.changed();
+        }
+        "l2update" => {
+            for change in frame["changes"].as_array().expect("changes") {
+                book.set(change[0] == "buy", text(&change[1]), text(&change[2]));
+            }
+            book.changed();
+        }
+        "match" | "last_match" => {
+            // The side is the maker's.
+            let side = if frame["side"] == "sell" { "buy" } else { "sell" };
+            let (price, size) = (number(text(&frame["price"])), number(text(&frame["size"])));
+            book.trades.push((frame["trade_id"].to_string(), price, size, side));
+        }
+        _ => {}
+    }
+}
+
 const QUOTES: [&str; 12] = ["USDT", "USDC", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "GBP", "BRL", "AUD", "TRY"];
 
-fn normal(native: &str) -> String {
+fn normal(native: &str, spot: bool) -> String {
+    if !spot {
+        return normal(native, true) + "-PERP";
+    }
     let quote = QUOTES.iter().find(|q| native.ends_with(**q) && native.len() > q.len()).expect("a known quote asset");
     format!("{}-{quote}", &native[..native.len() - quote.len()])
 }
 
-fn binance(all: &mut BTreeMap<String, Expected>, url: &str, data: &str, whole_trades: Option<bool>) {
+fn binance(all: &mut BTreeMap<String, Expected>, url: &str, data: &str, whole_trades: Option<bool>, spot: bool) {
     let frame: Value = serde_json::from_str(data).expect("a frame is JSON");
     if !frame["lastUpdateId"].is_null() {
         // A recording of one symbol may leave the URL out.
-        let named = url.split("symbol=").nth(1).and_then(|u| u.split('&').next()).map(normal);
+        let named = url.split("symbol=").nth(1).and_then(|u| u.split('&').next()).map(|native| normal(native, spot));
         let symbol = named.or_else(|| all.keys().next().cloned()).expect("a symbol");
         let book = all.entry(symbol).or_default();
         let id = frame["lastUpdateId"].as_u64().expect("an id");
@@ -247,7 +283,7 @@ fn binance(all: &mut BTreeMap<String, Expected>, url: &str, data: &str, whole_tr
     let data = &frame["data"];
     match data["e"].as_str() {
         Some("depthUpdate") => {
-            let book = all.entry(normal(text(&data["s"]))).or_default();
+            let book = all.entry(normal(text(&data["s"]), spot)).or_default();
             if book.last_update.is_none() {
                 book.buffered.push(data.clone());
             } else {
@@ -259,7 +295,7 @@ fn binance(all: &mut BTreeMap<String, Expected>, url: &str, data: &str, whole_tr
             if kind == "aggTrade" && whole_trades == Some(true) {
                 return;
             }
-            let book = all.entry(normal(text(&data["s"]))).or_default();
+            let book = all.entry(normal(text(&data["s"]), spot)).or_default();
             book.only_aggregates = kind == "aggTrade";
             let side = if data["m"] == true { "sell" } else { "buy" };
             book.trades.push((id.to_string(), number(text(&data["p"])), number(text(&data["q"])), side));
@@ -271,10 +307,12 @@ fn binance(all: &mut BTreeMap<String, Expected>, url: &str, data: &str, whole_tr
 fn apply_diff(book: &mut Expected, diff: &Value) {
     let (first, last) = (diff["U"].as_u64().expect("U"), diff["u"].as_u64().expect("u"));
     let known = book.last_update.expect("a snapshot came before");
-    if last <= known {
+    if last < known || (last == known && diff["pu"].is_null()) {
         return;
     }
-    assert!(first <= known + 1, "the recordings have no holes: {first} after {known}");
+    // Futures name the one before; the first after a snapshot only has to hold its id.
+    let follows = diff["pu"].as_u64().map_or(first <= known + 1, |before| before == known || first <= known);
+    assert!(follows, "the recordings have no holes: {first} after {known}");
     for (side, bid) in [("b", true), ("a", false)] {
         for level in diff[side].as_array().expect("levels") {
             book.set(bid, text(&level[0]), text(&level[1]));

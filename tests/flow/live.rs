@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use ticker_client::{Over, connect};
 use ticker_ingest::config::{Speed, VenueConfig};
 use ticker_ingest::stand_in::{Server, StandInConfig};
-use ticker_market::{Channel, Data, State};
+use ticker_market::{Channel, Data, Integrity, State};
 use ticker_proto::Message;
 
 use crate::independent::{self, Expected};
@@ -15,27 +16,79 @@ use crate::rig::{FREE, Rig};
 use crate::{PATIENCE, Received, everything};
 
 /// Recordings that are played as venues, and how fast: Binance's books begin with a request, which takes a moment.
-pub(crate) const PLAYED: [(&str, &str, Speed); 4] = [
+pub(crate) const PLAYED: [(&str, &str, Speed); 6] = [
     ("kraken", "kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst", Speed::Max),
     ("kraken", "kraken-v2/2026-08-02_xrpusd_book_sample.jsonl.zst", Speed::Max),
     ("coinbase", "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_candles_heartbeats.jsonl.zst", Speed::Max),
     ("binance", "binance-spot/2021-10-12_4sym_depth_bookTicker_kline_aggTrade.jsonl.zst", Speed::Times(20.0)),
+    ("coinbase-exchange", "coinbase-exchange/2021-04-17_10prod_level2_ticker_matches.jsonl.zst", Speed::Max),
+    ("binance-usdm", "binance-usdm/2021-07-22_depth_bookTicker_kline_aggTrade.jsonl.zst", Speed::Times(20.0)),
 ];
 
-/// Faults, and the reason with which they are told to readers; `None` where the venue's protocol makes them harmless.
-pub(crate) const FAULTS: [(usize, &str, Option<&str>); 12] = [
-    (0, "drop:150", Some("checksum")),
-    (0, "reorder:150", Some("checksum")),
-    (0, "double:100", None),
-    (0, "disconnect:100", Some("stale")),
-    (0, "stall:100", Some("stale")),
-    (0, "corrupt:150", Some("checksum")),
-    (2, "drop:300", Some("gap")),
-    (2, "double:300", None),
-    (2, "disconnect:300", Some("stale")),
-    (3, "drop:100", Some("gap")),
-    (3, "double:100", None),
-    (3, "disconnect:100", Some("stale")),
+/// What becomes of a fault.
+#[derive(Clone, Copy)]
+pub(crate) enum Outcome {
+    /// It is told to readers by this reason, counted by this metric and cause, and mended.
+    Noticed(&'static str, (&'static str, &'static str)),
+    /// It changes nothing.
+    Harmless,
+    /// The venue's rule proves nothing that would show it. What is said of the feed's `integrity` promises no more, and
+    /// the book is right again once the venue tells the same levels anew.
+    Unproven(Integrity),
+}
+
+use Outcome::{Harmless, Noticed, Unproven};
+
+const FAULTS_TOTAL: &str = "ticker_ingest_faults_total";
+const DISCONNECTS_TOTAL: &str = "ticker_ingest_venue_disconnects_total";
+
+const CHECKSUM: Outcome = Noticed("checksum", (FAULTS_TOTAL, "checksum"));
+const GAP: Outcome = Noticed("gap", (FAULTS_TOTAL, "gap"));
+const MISMATCH: Outcome = Noticed("mismatch", (FAULTS_TOTAL, "mismatch"));
+const UNDECODABLE: Outcome = Noticed("undecodable", (FAULTS_TOTAL, "undecodable"));
+/// What could not be decoded is missing.
+const UNDECODABLE_GAP: Outcome = Noticed("gap", (FAULTS_TOTAL, "undecodable"));
+const UNDECODABLE_CHECKSUM: Outcome = Noticed("checksum", (FAULTS_TOTAL, "undecodable"));
+const ENDED: Outcome = Noticed("stale", (DISCONNECTS_TOTAL, "error"));
+const MUTE: Outcome = Noticed("stale", (DISCONNECTS_TOTAL, "silent"));
+
+/// Every fault at every venue. The frame is one of a book, where nothing else is said.
+pub(crate) const FAULTS: [(usize, &str, Outcome); 31] = [
+    (0, "drop:150", CHECKSUM),
+    (0, "reorder:150", CHECKSUM),
+    (0, "double:100", Harmless),
+    (0, "disconnect:100", ENDED),
+    (0, "stall:100", MUTE),
+    (0, "corrupt:150", UNDECODABLE_CHECKSUM),
+    (0, "alter:150", CHECKSUM),
+    (2, "drop:300", GAP),
+    (2, "reorder:300", GAP),
+    (2, "double:300", Harmless),
+    (2, "disconnect:300", ENDED),
+    (2, "stall:300", MUTE),
+    (2, "corrupt:300", UNDECODABLE_GAP),
+    // A digit of its number, and one of a size.
+    (2, "alter:222", GAP),
+    (2, "alter:188", Unproven(Integrity::Sequenced)),
+    (3, "drop:100", GAP),
+    (3, "reorder:100", GAP),
+    (3, "double:100", Harmless),
+    (3, "disconnect:100", ENDED),
+    (3, "stall:100", MUTE),
+    (3, "corrupt:100", UNDECODABLE_GAP),
+    // A digit of its number, and one of the best bid's size, of which `bookTicker` says another.
+    (3, "alter:69", GAP),
+    (3, "alter:98", MISMATCH),
+    (4, "drop:504", Unproven(Integrity::None)),
+    // A trade.
+    (4, "drop:2438", GAP),
+    (4, "reorder:504", Unproven(Integrity::None)),
+    (4, "double:500", Harmless),
+    (4, "disconnect:500", ENDED),
+    (4, "stall:500", MUTE),
+    (4, "corrupt:500", UNDECODABLE),
+    // A size.
+    (4, "alter:504", Unproven(Integrity::None)),
 ];
 
 /// What a reader of the live feed saw.
@@ -43,6 +96,7 @@ struct Seen {
     received: Received,
     reasons: BTreeSet<String>,
     states: BTreeMap<String, State>,
+    integrity: BTreeSet<&'static str>,
 }
 
 /// Plays a recording as its venue, and reads until every book is live and where the recording leaves it.
@@ -50,7 +104,7 @@ async fn watch(path: PathBuf, venue: &'static str, speed: Speed, faults: &[&str]
     let expected = independent::read(&path, venue);
     let injections = faults.iter().map(|text| text.parse().expect("a fault")).collect();
     let config =
-        StandInConfig { listen: FREE, paths: vec![path], synthetic: None, speed, repeat: false, injections, seed: 1 };
+        StandInConfig { listen: FREE, paths: vec![path], synthetic: None, speed, repeat: false, injections, seed: 2 };
     let server = Server::bind(config).await.map_err(|e| e.to_string())?;
     let at = server.local_addr();
     let rig = Rig::start(ticker_edge::Config { backlog_events_max: 1 << 20, ..Default::default() }).await;
@@ -66,8 +120,12 @@ async fn watch(path: PathBuf, venue: &'static str, speed: Speed, faults: &[&str]
         venue: BTreeMap::from([(venue.to_owned(), particular)]),
         ..Default::default()
     });
-    let mut seen =
-        Seen { received: Received::expecting(&expected, venue), reasons: BTreeSet::new(), states: BTreeMap::new() };
+    let mut seen = Seen {
+        received: Received::expecting(&expected, venue),
+        reasons: BTreeSet::new(),
+        states: BTreeMap::new(),
+        integrity: BTreeSet::new(),
+    };
     seen.received.board.joining();
     let mut reader = connect(rig.options(Over::Ws), everything(venue)).await.map_err(|e| e.to_string())?;
     while !seen.has_arrived(&expected, faults.is_empty()) {
@@ -89,7 +147,10 @@ impl Seen {
                 Data::Invalid(reason) if part.event.topic.channel == Channel::Book => {
                     self.reasons.insert(reason.to_string());
                 }
-                Data::Status(status) => _ = self.states.insert(symbol, status.state),
+                Data::Status(status) => {
+                    self.integrity.insert(status.integrity.as_str());
+                    self.states.insert(symbol, status.state);
+                }
                 _ => {}
             }
         }
@@ -131,10 +192,11 @@ pub(crate) async fn without_faults(path: PathBuf, venue: &'static str, speed: Sp
     for (symbol, expected) in &expected {
         let sums = &seen.received.sums[symbol];
         // A book that is fetched begins where the answer finds it; from there on nothing is missing.
-        let whole = if venue == "binance" { expected.sums.ends_with(sums) } else { *sums == expected.sums };
+        let whole = if venue.starts_with("binance") { expected.sums.ends_with(sums) } else { *sums == expected.sums };
         if !whole {
+            let same = sums.iter().rev().zip(expected.sums.iter().rev()).take_while(|(a, b)| a == b).count();
             return Err(format!(
-                "{symbol}: {} states of the book, the recording has {}",
+                "{symbol}: {} states of the book, the recording has {}; the last {same} are the same",
                 sums.len(),
                 expected.sums.len()
             ));
@@ -150,24 +212,44 @@ pub(crate) async fn without_faults(path: PathBuf, venue: &'static str, speed: Sp
     Ok(())
 }
 
-/// With a fault: it is told by its reason, mended, and nothing that was shown was wrong.
+/// With a fault: it is told by its reason, counted by its cause and mended, and nothing that was shown was wrong. Where the
+/// venue's rule cannot show it, `integrity` says so.
 pub(crate) async fn with_fault(
     path: PathBuf,
     (venue, speed): (&'static str, Speed),
-    (fault, reason): (&'static str, Option<&'static str>),
+    (fault, outcome): (&'static str, Outcome),
+    metrics: &PrometheusHandle,
 ) -> Result<(), String> {
     let expected = independent::read(&path, venue);
     let seen = watch(path, venue, speed, &[fault]).await?;
     let told: Vec<&str> = seen.reasons.iter().map(String::as_str).collect();
+    let reason = if let Noticed(reason, _) = outcome { Some(reason) } else { None };
     if !told.iter().copied().eq(reason) {
         return Err(format!("told {told:?}, expected {reason:?}"));
     }
+    let counted = metrics.render();
+    if let Noticed(_, (metric, cause)) = outcome
+        && !counted.lines().any(|line| line.starts_with(metric) && line.contains(&format!("cause=\"{cause}\"")))
+    {
+        return Err(format!("no {metric} of the cause {cause} was counted"));
+    }
+    let faults: Vec<&str> = counted.lines().filter(|line| line.starts_with(FAULTS_TOTAL)).collect();
+    if matches!(outcome, Unproven(_)) && !faults.is_empty() {
+        return Err(format!("counted {faults:?}"));
+    }
+    let mut wrong = None;
     for (symbol, expected) in &expected {
         let mut rest = expected.sums.iter();
         let sums = &seen.received.sums[symbol];
         if let Some(at) = sums.iter().position(|sum| !rest.any(|s| s == sum)) {
-            return Err(format!("{symbol}: state {at} of {} is not one of the recording, in its order", sums.len()));
+            wrong.get_or_insert(format!("{symbol}: state {at} of {} is not one of the recording", sums.len()));
         }
     }
-    Ok(())
+    match (outcome, wrong) {
+        (Unproven(integrity), Some(_)) if seen.integrity.iter().eq([&integrity.as_str()]) => Ok(()),
+        (Unproven(_), Some(_)) => Err(format!("integrity is {:?}", seen.integrity)),
+        (Unproven(_), None) => Err("the fault changed nothing".to_owned()),
+        (_, Some(wrong)) => Err(wrong),
+        (_, None) => Ok(()),
+    }
 }

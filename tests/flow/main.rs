@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use ticker_client::board::{Applied, Board};
 use ticker_client::{Over, Subscription, connect};
 use ticker_market::{Book, Channel, Data, Side, State};
@@ -63,11 +64,15 @@ fn main() {
             trials.push(Trial::test(format!("as the venue: {stem}"), test));
         }
     }
-    for (played, fault, reason) in live::FAULTS {
+    for (played, fault, outcome) in live::FAULTS {
         let (venue, file, speed) = live::PLAYED[played];
         let path = root.join(file);
         if path.exists() {
-            let test = move || run(live::with_fault(path, (venue, speed), (fault, reason)));
+            let test = move || {
+                let recorder = PrometheusBuilder::new().build_recorder();
+                let metrics = recorder.handle();
+                run_on(&counting(recorder), live::with_fault(path, (venue, speed), (fault, outcome), &metrics))
+            };
             trials.push(Trial::test(format!("as the venue: {venue}, {fault}"), test));
         }
     }
@@ -75,9 +80,24 @@ fn main() {
 }
 
 fn run(test: impl Future<Output = Result<(), String>>) -> Result<(), Failed> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    run_on(&threads().build().expect("a runtime"), test)
+}
+
+fn threads() -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all();
+    builder
+}
+
+fn run_on(runtime: &tokio::runtime::Runtime, test: impl Future<Output = Result<(), String>>) -> Result<(), Failed> {
     runtime.block_on(test).map_err(Failed::from)
+}
+
+/// A runtime whose threads count for themselves: other trials run at the same time.
+fn counting(recorder: PrometheusRecorder) -> tokio::runtime::Runtime {
+    let recorder: &'static PrometheusRecorder = Box::leak(Box::new(recorder));
+    let start = move || std::mem::forget(metrics::set_default_local_recorder(recorder));
+    threads().on_thread_start(start).build().expect("a runtime")
 }
 
 /// What a reader received, to be held against a recording.

@@ -69,7 +69,10 @@ class Http(unittest.TestCase):
         self.assertEqual({tuple(i["channels"]) for i in answer["instruments"]}, {("quote",)})
         status, _, answer = clients.get(service.http, "/v1/venues")
         self.assertEqual(status, 200)
-        self.assertIn("synthetic", json.dumps(answer["venues"]))
+        venues = {venue["venue"]: venue for venue in answer["venues"]}
+        self.assertEqual(sorted(venues), ["best", "synthetic"])
+        self.assertEqual(venues["best"], {"venue": "best", "instruments": len(symbols()), "states": {}})
+        self.assertEqual(venues["synthetic"]["instruments"], len(symbols()))
 
     def test_snapshot(self):
         status, _, answer = clients.get(service.http, f"/v1/snapshot?topics=quote/synthetic/{symbols()[0]}")

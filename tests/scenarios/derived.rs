@@ -229,6 +229,24 @@ pub(crate) async fn best(transport: &'static Transport) {
     assert_eq!(last.seq, seq, "it has the place of its cause");
     stage.source.put("status/alpha/A-USD", Kind::Update, status(State::Live)).await;
     screen.until("both again", |s| venues(s) == ("alpha".into(), "beta".into())).await;
+    is_listed(&stage).await;
     drop(screen);
     stage.stop().await;
+}
+
+/// The consolidated venue is listed beside those that it is made of, with as many instruments as it has.
+async fn is_listed(stage: &Stage) {
+    let options = Options { http: stage.edge_url(), ..Options::default() };
+    let get = async |path: &str| -> serde_json::Value {
+        let answer = ticker_client::http::get(&options, path).await.expect("an answer");
+        serde_json::from_slice(&answer.body).expect("JSON")
+    };
+    let listed = get("/v1/venues").await;
+    let venues = listed["venues"].as_array().expect("a list");
+    let names: Vec<&str> = venues.iter().filter_map(|venue| venue["venue"].as_str()).collect();
+    assert_eq!(names, ["alpha", "best", "beta"]);
+    let instruments = get("/v1/instruments?venue=best").await;
+    let count = instruments["instruments"].as_array().map(Vec::len);
+    assert_eq!(venues[1]["instruments"].as_u64(), count.map(|n| n as u64), "{listed}");
+    assert!(venues[1]["states"].as_object().is_some_and(serde_json::Map::is_empty), "its venues have states: {listed}");
 }

@@ -258,6 +258,48 @@ fn steps_refusals_and_halts_are_told() {
     assert!(rig.frame(1, other[8]).is_empty() && rig.faults().is_empty());
 }
 
+/// A frame with its numbers as most JSON libraries write them.
+fn without_zeros(frame: &str) -> String {
+    let parts = frame.split_inclusive([',', '}']).map(|part| match part.rsplit_once(':') {
+        Some((key, value)) if key.ends_with("\"price\"") || key.ends_with("\"qty\"") => {
+            let (number, end) = value.split_at(value.len() - 1);
+            format!("{key}:{}{end}", number.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => part.to_owned(),
+    });
+    parts.collect()
+}
+
+#[test]
+fn a_checksum_is_over_zeros_that_the_frame_leaves_out() {
+    let mut rig = rig();
+    for frame in frames(BOOK) {
+        let short = without_zeros(frame);
+        assert!(short.len() < frame.len() || !frame.contains("qty"), "{short}");
+        rig.frame(1, &short);
+        assert!(rig.faults().is_empty(), "{short}");
+    }
+    assert_eq!(rig.book("BTC-USD").expect("live").asks().len(), 10);
+}
+
+#[test]
+fn what_is_refused_for_now_is_asked_for_again() {
+    let mut rig = Rig::new(Kraken::new(&["BTC-USD".to_owned()]));
+    rig.open(1, WEBSOCKET_URL);
+    let refused =
+        |error: &str| format!(r#"{{"method":"subscribe","success":false,"error":"{error}","symbol":"BTC/USD"}}"#);
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        assert!(rig.frame(1, &refused("EService:Unavailable")).is_empty(), "it still waits for its book");
+        let since = rig.now;
+        rig.wait();
+        assert!(rig.asked().iter().any(|asked| asked.contains(r#""subscribe","params":{"channel":"book""#)));
+        waits.push(rig.now.since(since) / 1_000_000);
+    }
+    assert_eq!(waits, [1, 1_000, 2_000], "at growing distances");
+    assert_eq!(rig.frame(1, &refused("Currency pair not supported BTC/USD")), ["BTC-USD status closed refused"]);
+}
+
 #[test]
 fn what_cannot_be_decoded_is_reported_and_changes_nothing() {
     let mut rig = rig();

@@ -1,4 +1,4 @@
-//! Binance spot: the URL subscribes, or `SUBSCRIBE`; a book begins with `GET …/depth`, answered for this place of the
+//! Binance, spot and futures: the URL subscribes, or `SUBSCRIBE`; a book begins with `GET …/depth`, answered for this place of the
 //! recording. Before the recording's own snapshot there is none to give: the request waits for it.
 
 use std::borrow::Cow;
@@ -23,6 +23,8 @@ const LIMITS: (usize, usize) = (100, 5_000);
 
 #[derive(Debug, Default)]
 pub(super) struct Binance {
+    /// USD-M or COIN-M.
+    futures: bool,
     books: BTreeMap<String, Book>,
     /// What each one gets: symbol in lower case and the stream's name without its speed.
     sessions: BTreeMap<Session, BTreeSet<(String, String)>>,
@@ -35,6 +37,8 @@ pub(super) struct Binance {
 struct Book {
     mirror: Mirror,
     last: u64,
+    /// When the venue made the last difference, in milliseconds.
+    made_ms: i64,
     buffered: Vec<String>,
 }
 
@@ -51,6 +55,8 @@ struct Difference<'a> {
     #[serde(borrow)]
     s: Cow<'a, str>,
     u: u64,
+    #[serde(rename = "E", default)]
+    made_ms: i64,
     #[serde(borrow, default)]
     b: Vec<[&'a RawValue; 2]>,
     #[serde(borrow, default)]
@@ -93,19 +99,25 @@ impl Book {
     fn apply(&mut self, difference: &Difference<'_>) {
         if difference.u > self.last {
             self.set(&difference.b, &difference.a);
-            self.last = difference.u;
+            (self.last, self.made_ms) = (difference.u, difference.made_ms);
         }
     }
 
-    fn answer(&self, limit: usize) -> String {
+    fn answer(&self, limit: usize, futures: bool) -> String {
         let form = |level: &Level| format!("[{},{}]", level.price, level.size);
         let bids = listed(self.mirror.bids().take(limit), form);
         let asks = listed(self.mirror.asks().take(limit), form);
-        format!(r#"{{"lastUpdateId":{},"bids":{bids},"asks":{asks}}}"#, self.last)
+        let made = if futures { format!(r#","E":{0},"T":{0}"#, self.made_ms) } else { String::new() };
+        format!(r#"{{"lastUpdateId":{}{made},"bids":{bids},"asks":{asks}}}"#, self.last)
     }
 }
 
 impl Binance {
+    /// Of a futures market.
+    pub(super) fn futures() -> Self {
+        Self { futures: true, ..Self::default() }
+    }
+
     fn book(&mut self, symbol: &str) -> Option<&mut Book> {
         if !self.books.contains_key(symbol) && self.books.len() < INSTRUMENTS_MAX {
             self.books.insert(symbol.to_owned(), Book::default());
@@ -193,10 +205,10 @@ impl Dialect for Binance {
                 book.apply(&difference);
             }
         }
-        let book = &self.books[&symbol];
+        let (book, futures) = (&self.books[&symbol], self.futures);
         self.waiting.retain(|(request, wanted, limit)| {
             if *wanted == symbol {
-                said.push(Said::Answer { request: *request, status: 200, body: book.answer(*limit) });
+                said.push(Said::Answer { request: *request, status: 200, body: book.answer(*limit, futures) });
             }
             *wanted != symbol
         });
@@ -213,7 +225,8 @@ impl Dialect for Binance {
                 .books
                 .keys()
                 .map(|native| {
-                    let normal = by_suffix(native);
+                    // `_PERP`, or a day of delivery.
+                    let normal = by_suffix(native.split('_').next().unwrap_or(native));
                     let (base, quote) = normal.split_once('-').unwrap_or((native, ""));
                     format!(
                         r#"{{"symbol":{},"status":"TRADING","baseAsset":{},"quoteAsset":{},"filters":[]}}"#,
@@ -235,7 +248,7 @@ impl Dialect for Binance {
         match self.books.get(symbol) {
             None => said.push(wrong(-1121, "Invalid symbol.")),
             Some(book) if book.mirror.is_whole => {
-                said.push(Said::Answer { request, status: 200, body: book.answer(limit) });
+                said.push(Said::Answer { request, status: 200, body: book.answer(limit, self.futures) });
             }
             Some(_) if self.waiting.len() >= WAITING_MAX => said.push(wrong(-1003, "Too many requests.")),
             Some(_) => self.waiting.push((request, symbol.to_owned(), limit)),

@@ -256,6 +256,11 @@ async fn venues(State(web): State<Web>) -> Response {
             *states.entry(status.state.as_str()).or_default() += 1;
         }
     }
+    // It has no `status`: its venues do.
+    let consolidated = directory.catalogue.consolidated().count() as u64;
+    if consolidated > 0 {
+        venues.insert(BEST.to_owned(), (consolidated, Default::default()));
+    }
     let list: Vec<_> = venues
         .into_iter()
         .map(|(venue, (instruments, states))| {

@@ -166,6 +166,7 @@ async function loadInstruments() {
   instruments = listed.instruments.toSorted((a, b) => a.venue.localeCompare(b.venue) || a.symbol.localeCompare(b.symbol));
   const names = new Set(venues.venues.map((v) => (typeof v === "string" ? v : (v.venue ?? v.name))));
   for (const instrument of instruments) names.add(instrument.venue);
+  names.delete("best"); // its instruments are listed by its name alone, so it has no rows here
   $("synthetic").hidden = !names.has("synthetic");
   const select = $("venue");
   const wanted = select.value || query.get("venue") || "";

@@ -13,7 +13,7 @@ use crate::IngestError;
 /// Where the fanout is, unless said otherwise.
 pub const FANOUT: &str = "http://127.0.0.1:50051";
 
-/// Symbols of one venue at most; more connections than one are not made for a venue yet.
+/// Symbols of one venue, at most.
 pub const SYMBOLS_MAX: usize = 200;
 
 /// What `ingest` runs. Every key has its default; with none set there is no source, which [`crate::Ingest::new`] refuses.
@@ -85,6 +85,11 @@ pub struct ConnectionConfig {
     /// for so long while others are heard, in milliseconds. After a silence that was none of the venue's doing it takes
     /// four times as long. Unset: 120,000.
     pub channel_silence_ms: Option<u64>,
+    /// A connection that says nothing at all for so long is closed, in milliseconds. Unset: as the venue's habits demand, or
+    /// sooner where it was never silent for long.
+    pub silence_ms: Option<u64>,
+    /// Symbols on one connection, at most; more are spread over several. Unset: as many as the venue allows.
+    pub symbols_max: Option<usize>,
 }
 
 impl ConnectionConfig {
@@ -309,6 +314,9 @@ impl Config {
             if let Some(bad) = particular.symbols.iter().find(|s| !ticker_market::topic::is_symbol(s)) {
                 return setting(&name, format!("`{bad}` is not a symbol such as BTC-USD"));
             }
+            if particular.connection.symbols_max == Some(0) {
+                return setting(&format!("venue.{venue}.connection.symbols_max"), "at least one is needed".to_owned());
+            }
         }
         if let Some(market) = &self.synthetic {
             market.check()?;
@@ -353,6 +361,9 @@ mod tests {
         assert!(check(|c| c.limits.unacked_batches_max = 0).contains("limits"));
         let bad = VenueConfig { symbols: vec!["btc/usd".to_owned()], ..VenueConfig::default() };
         assert!(check(|c| _ = c.venue.insert("kraken".to_owned(), bad)).contains("btc/usd"));
+        let none = ConnectionConfig { symbols_max: Some(0), ..ConnectionConfig::default() };
+        let none = VenueConfig { connection: none, ..VenueConfig::default() };
+        assert!(check(|c| _ = c.venue.insert("kraken".to_owned(), none)).contains("kraken.connection.symbols_max"));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl LiveVenue {
         health: &Arc<VenuesHealth>,
     ) -> Result<Vec<Venue>, IngestError> {
         let Self { name, symbols, servers, connection } = self;
-        let adapters = ticker_feeds::adapters(&name, &symbols);
+        let adapters = ticker_feeds::adapters(&name, &symbols, connection.symbols_max);
         let adapters = adapters.ok_or_else(|| IngestError::UnknownVenue { venue: name.clone() })?;
         let turns = Arc::new(Turns::new(if adapters.len() > 1 { CONNECTIONS_APART } else { Duration::ZERO }));
         let run = |(number, adapter)| {

@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use self::care::{Silences, Skew, Turns};
 use self::fetch::{FetchError, Fetcher};
-use self::link::{Link, Socket, next_message};
+use self::link::{Link, NoSocket, Socket, next_message};
 use self::meters::Meters;
 use crate::backoff::Backoff;
 use crate::config::ConnectionConfig;
@@ -94,7 +94,7 @@ type Fetched = (String, Result<Bytes, FetchError>);
 enum Made {
     /// A ticket for a connection ([`Rules::ticket_url`](ticker_feeds::Rules::ticket_url)).
     Ticket(Fetched),
-    Socket(Result<Box<Socket>, String>),
+    Socket(Result<Box<Socket>, NoSocket>),
 }
 
 pub(crate) struct Venue {
@@ -270,7 +270,7 @@ impl Venue {
             sleep_until(at).await;
             let socket = match uri {
                 Ok(uri) => link::connect(uri, tls).await,
-                Err(why) => Err(why),
+                Err(why) => Err(why.into()),
             };
             Made::Socket(socket.map(Box::new))
         }));
@@ -286,14 +286,14 @@ impl Venue {
                     None => self.dial(Instant::now()),
                     Some(why) => {
                         self.meters.disconnected("ticket");
-                        self.try_again(&why);
+                        self.try_again(&why, Duration::ZERO);
                     }
                 }
             }
         }
     }
 
-    fn connected(&mut self, result: Result<Socket, String>) {
+    fn connected(&mut self, result: Result<Socket, NoSocket>) {
         match result {
             Ok(socket) => {
                 let (conn, now_wall) = (Conn(self.conns), now());
@@ -310,15 +310,15 @@ impl Venue {
                 }
                 self.adapter.opened(conn, &self.rules.websocket_url, now_wall, &mut self.out);
             }
-            Err(why) => {
+            Err(NoSocket { why, wait }) => {
                 self.meters.disconnected("connect");
-                self.try_again(&why);
+                self.try_again(&why, wait.unwrap_or_default());
             }
         }
     }
 
-    fn try_again(&mut self, why: &str) {
-        let wait = self.backoff.next();
+    fn try_again(&mut self, why: &str, at_least: Duration) {
+        let wait = self.backoff.next().max(at_least);
         tracing::warn!(venue = self.name, why, ?wait, "no connection");
         if self.links.is_empty() {
             self.progress.set(false, format!("connecting again in {:.1} s: {why}", wait.as_secs_f64()));
@@ -342,7 +342,7 @@ impl Venue {
             self.health.down(&format!("{} {why}", self.name));
             self.fetches.clear();
             if self.connecting.is_none() {
-                self.try_again(why);
+                self.try_again(why, Duration::ZERO);
             } else {
                 self.progress.set(false, format!("connecting: {why}"));
             }
@@ -356,10 +356,7 @@ impl Venue {
         let Some(link) = self.links.get_mut(at) else { return };
         let bytes = match message {
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => message.into_data(),
-            Some(Ok(Message::Ping(_))) => {
-                link.heard = Instant::now();
-                return;
-            }
+            Some(Ok(Message::Ping(_))) => return link.hear(Instant::now(), &mut self.silences),
             Some(Ok(Message::Pong(_) | Message::Frame(_))) => return,
             Some(Ok(Message::Close(frame))) => {
                 let why =
@@ -370,7 +367,7 @@ impl Venue {
             Some(Err(why)) => return self.disconnect(at, "error", &told(&why)),
             None => return self.disconnect(at, "eof", "the connection ended"),
         };
-        link.heard = Instant::now();
+        link.hear(Instant::now(), &mut self.silences);
         self.meters.frames.increment(1);
         self.meters.bytes.increment(bytes.len() as u64);
         let (conn, recv) = (link.conn, now());
@@ -414,7 +411,8 @@ impl Venue {
         let mut next = at + Duration::from_secs(60);
         next = self.tap.as_ref().map_or(next, |tap| next.min(tap.flush_at()));
         for link in &self.links {
-            next = next.min(link.silent_at(rules)).min(link.ping_at(rules));
+            let patience = link.patience(rules, &self.config, &self.silences);
+            next = next.min(link.heard + patience).min(link.ping_at(rules));
             next = link.sends.next_at().map_or(next, |t| next.min(t));
         }
         if let Some(timer) = self.adapter.next_timer() {
@@ -437,8 +435,10 @@ impl Venue {
         let mut i = 0;
         while i < self.links.len() {
             let link = &mut self.links[i];
-            if link.silent_at(&self.rules) <= at {
-                let (conn, why) = (link.conn, format!("nothing was heard for {:?}", self.rules.silence_max));
+            let patience = link.patience(&self.rules, &self.config, &self.silences);
+            if link.heard + patience <= at {
+                self.silences.of_all(at - link.heard);
+                let (conn, why) = (link.conn, format!("nothing was heard for {patience:?}"));
                 self.adapter.silent(conn, now(), &mut self.out);
                 self.disconnect(i, "silent", &why);
                 continue;

@@ -15,6 +15,12 @@ const SILENCES: u32 = 4;
 /// A channel's silence is not waited for longer.
 const CHANNEL_SILENT_MAX: Duration = Duration::from_secs(4 * 3_600);
 
+/// A connection that has never been silent for long counts as mute after this, where the venue's own rule waits longer.
+const SILENT_AFTER: Duration = Duration::from_secs(10);
+
+/// What a connection's silences are like is known when it has spoken for so long.
+const SPOKE_MIN: Duration = Duration::from_secs(20);
+
 /// The channels whose silence is noticed.
 const CHANNELS: [Channel; 3] = [Channel::Quote, Channel::Trade, Channel::Book];
 
@@ -22,9 +28,26 @@ const CHANNELS: [Channel; 3] = [Channel::Quote, Channel::Trade, Channel::Book];
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Heard([Option<Instant>; CHANNELS.len()]);
 
-/// How long each channel of a venue was silent at the most, over all connections.
+/// How long each channel of a venue was silent at the most, over all connections; and how long all of a connection.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Silences([Duration; CHANNELS.len()]);
+pub(super) struct Silences([Duration; CHANNELS.len()], Duration);
+
+impl Silences {
+    /// Nothing at all was heard for so long.
+    pub(super) fn of_all(&mut self, silence: Duration) {
+        self.1 = self.1.max(silence);
+    }
+
+    /// After how long a silence a connection counts as mute that has spoken for `spoke`: four times its longest one so far,
+    /// and no longer than its venue's rule says.
+    pub(super) fn patience(&self, spoke: Duration, config: &ConnectionConfig, of_venue: Duration) -> Duration {
+        match config.silence_ms {
+            Some(ms) => Duration::from_millis(ms),
+            None if spoke < SPOKE_MIN => of_venue,
+            None => (self.1 * SILENCES).max(SILENT_AFTER).min(of_venue),
+        }
+    }
+}
 
 impl Heard {
     /// These came by the connection.
@@ -155,6 +178,23 @@ mod tests {
         assert_eq!(next.mute_at(&care, &silences), Some(later(start, 251 + 800)));
         next.pause(later(start, 900));
         assert_eq!(next.mute_at(&care, &silences), Some(later(start, 900 + 800)));
+    }
+
+    #[test]
+    fn a_connection_that_always_spoke_is_mute_sooner_than_a_quiet_one() {
+        let secs = Duration::from_secs;
+        let (mut silences, care) = (Silences::default(), ConnectionConfig::default());
+        silences.of_all(Duration::from_millis(400));
+        let after = |silences: &Silences, spoke| silences.patience(secs(spoke), &care, secs(60));
+        assert_eq!(after(&silences, 19), secs(60), "too new to say");
+        assert_eq!(after(&silences, 20), secs(10));
+        assert_eq!(silences.patience(secs(20), &care, secs(5)), secs(5), "the venue's rule is stricter");
+        silences.of_all(secs(10));
+        assert_eq!(after(&silences, 500), secs(40), "it may have been the market's silence");
+        silences.of_all(secs(26));
+        assert_eq!(after(&silences, 500), secs(60));
+        let set = ConnectionConfig { silence_ms: Some(700), ..care };
+        assert_eq!(silences.patience(secs(0), &set, secs(60)), Duration::from_millis(700));
     }
 
     #[test]

@@ -116,9 +116,8 @@ impl Fetcher {
         let response = self.client.request(request).await.map_err(|why| FetchError::Transport(told(&why)))?;
         let status = response.status();
         if !status.is_success() {
-            let retry_after = response.headers().get(header::RETRY_AFTER);
-            if let Some(seconds) = retry_after.and_then(|v| v.to_str().ok()?.trim().parse::<u64>().ok()) {
-                *self.quiet() = Some(Instant::now() + Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+            if let Some(wait) = retry_after(response.headers()) {
+                *self.quiet() = Some(Instant::now() + wait);
             }
             return Err(FetchError::Status(status));
         }
@@ -129,6 +128,12 @@ impl Fetcher {
     fn quiet(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// For how long an answer asks to be left alone.
+pub(super) fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 /// The URL with scheme and authority of `base`; its path and query too, if it has any.
@@ -145,6 +150,17 @@ pub(crate) fn rebase(url: &str, base: Option<&Uri>) -> Result<Uri, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_venue_says_how_long_it_is_to_be_left_alone() {
+        let wait = |value: &str| {
+            let value = value.parse().expect("a header");
+            retry_after(&http::HeaderMap::from_iter([(header::RETRY_AFTER, value)]))
+        };
+        assert_eq!(wait(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(wait("86400"), Some(RETRY_AFTER_MAX));
+        assert_eq!((wait("Wed, 21 Oct 2026 07:28:00 GMT"), retry_after(&http::HeaderMap::new())), (None, None));
+    }
 
     #[test]
     fn another_server_keeps_the_path() {

@@ -15,9 +15,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
-use super::care::Heard;
-use super::fetch::USER_AGENT;
+use super::care::{Heard, Silences};
+use super::fetch::{USER_AGENT, retry_after};
 use super::sends::Sends;
+use crate::config::ConnectionConfig;
 use crate::error::told;
 
 /// A message of a venue is not larger. The largest in the recordings, a snapshot of Coinbase, has 5.8 MB.
@@ -48,16 +49,41 @@ pub(super) struct Link {
     pub(super) sends: Sends,
 }
 
-/// Connects; the error is for a person.
-pub(super) async fn connect(uri: Uri, tls: Arc<ClientConfig>) -> Result<Socket, String> {
-    let mut request = uri.into_client_request().map_err(|why| told(&why))?;
+/// Why there is no socket.
+#[derive(Debug)]
+pub(super) struct NoSocket {
+    /// For a person.
+    pub(super) why: String,
+    /// How long the venue asks to be left alone (`Retry-After`).
+    pub(super) wait: Option<Duration>,
+}
+
+impl From<String> for NoSocket {
+    fn from(why: String) -> Self {
+        Self { why, wait: None }
+    }
+}
+
+impl From<Error> for NoSocket {
+    fn from(error: Error) -> Self {
+        let wait = match &error {
+            Error::Http(response) => retry_after(response.headers()),
+            _ => None,
+        };
+        Self { why: told(&error), wait }
+    }
+}
+
+/// Connects.
+pub(super) async fn connect(uri: Uri, tls: Arc<ClientConfig>) -> Result<Socket, NoSocket> {
+    let mut request = uri.into_client_request()?;
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     let config =
         WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
     let connecting = connect_async_tls_with_config(request, Some(config), true, Some(Connector::Rustls(tls)));
     match timeout(CONNECT_MAX, connecting).await {
-        Err(_) => Err(format!("no connection in {CONNECT_MAX:?}")),
-        Ok(Err(why)) => Err(told(&why)),
+        Err(_) => Err(format!("no connection in {CONNECT_MAX:?}").into()),
+        Ok(Err(error)) => Err(error.into()),
         Ok(Ok((socket, _))) => Ok(socket),
     }
 }
@@ -68,9 +94,15 @@ impl Link {
         Self { conn, socket, opened: now, heard: now, channels: Heard::default(), spoke: now, sends }
     }
 
-    /// When it counts as mute.
-    pub(super) fn silent_at(&self, rules: &Rules) -> Instant {
-        self.heard + rules.silence_max
+    /// After how long a silence it counts as mute.
+    pub(super) fn patience(&self, rules: &Rules, config: &ConnectionConfig, silences: &Silences) -> Duration {
+        silences.patience(self.heard - self.opened, config, rules.silence_max)
+    }
+
+    /// It gave a sign of life.
+    pub(super) fn hear(&mut self, now: Instant, silences: &mut Silences) {
+        silences.of_all(now.saturating_duration_since(self.heard));
+        self.heard = now;
     }
 
     /// When to ping.

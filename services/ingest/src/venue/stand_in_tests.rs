@@ -245,6 +245,16 @@ async fn coinbase_is_connected_anew_by_age_without_a_hole() {
 }
 
 #[tokio::test]
+async fn coinbase_exchange_is_connected_anew_by_age_without_a_hole() {
+    replaced_by_age("coinbase-exchange").await;
+}
+
+#[tokio::test]
+async fn okx_is_connected_anew_by_age_without_a_hole() {
+    replaced_by_age("okx").await;
+}
+
+#[tokio::test]
 async fn binance_is_connected_anew_by_age_without_a_hole() {
     replaced_by_age("binance").await;
 }
@@ -268,14 +278,14 @@ fn recording(venue: &str, (url, list): (&str, &str), frames: &[&str]) -> (tempfi
 
 #[tokio::test]
 async fn a_venue_without_a_dialect_is_played_verbatim_and_becomes_live() {
-    let frames = include_str!("../../../../feeds/fixtures/coinbase-exchange/session.jsonl");
-    let products = include_str!("../../../../feeds/fixtures/coinbase-exchange/products.json");
+    let frames = include_str!("../../../../feeds/fixtures/deribit/session.jsonl");
+    let instruments = include_str!("../../../../feeds/fixtures/deribit/instruments.json");
     let frames: Vec<&str> = frames.lines().filter(|frame| !frame.is_empty()).take(6).collect();
-    let list = ("https://api.exchange.coinbase.com/products", products);
-    let (_folder, path) = recording("coinbase-exchange", list, &frames);
-    let mut stage = Stage::new("coinbase-exchange", vec![path], &["BTC-USD"], ConnectionConfig::default()).await;
+    let list = ("https://www.deribit.com/api/v2/public/get_instruments?currency=any&expired=false", instruments);
+    let (_folder, path) = recording("deribit", list, &frames);
+    let mut stage = Stage::new("deribit", vec![path], &["BTC-USD-PERP"], ConnectionConfig::default()).await;
     let is_live = |stage: &Stage| {
-        stage.seen.get("BTC-USD").is_some_and(|seen| seen.state == Some(State::Live) && seen.book_changes > 0)
+        stage.seen.get("BTC-USD-PERP").is_some_and(|seen| seen.state == Some(State::Live) && seen.book_changes > 0)
     };
     stage.until(is_live).await;
     assert!(!stage.heard().iter().any(|heard| heard.starts_with("fault")), "{:?}", stage.heard());
@@ -302,9 +312,9 @@ async fn mended(venue: &str, symbol: &str, list: (&str, &str), frames: &str, fau
 /// The frames of these begin with an acknowledgement and a snapshot; what `3` names changes the book.
 #[tokio::test]
 async fn faults_of_venues_without_a_dialect_are_mended() {
-    let okx = (
-        "https://www.okx.com/api/v5/public/instruments?instType=SPOT",
-        include_str!("../../../../feeds/fixtures/okx/instruments.json"),
+    let deribit = (
+        "https://www.deribit.com/api/v2/public/get_instruments?currency=any&expired=false",
+        include_str!("../../../../feeds/fixtures/deribit/instruments.json"),
     );
     let bybit = (
         "https://api.bybit.com/v5/market/instruments-info?category=linear&limit=1000",
@@ -315,7 +325,7 @@ async fn faults_of_venues_without_a_dialect_are_mended() {
         include_str!("../../../../feeds/fixtures/bitget/symbols.json"),
     );
     let venues = [
-        ("okx", "BTC-USDT", okx, include_str!("../../../../feeds/fixtures/okx/session.jsonl")),
+        ("deribit", "BTC-USD-PERP", deribit, include_str!("../../../../feeds/fixtures/deribit/session.jsonl")),
         ("bybit-linear", "BTC-USDT-PERP", bybit, include_str!("../../../../feeds/fixtures/bybit/session.jsonl")),
         ("bitget", "BTC-USDT", bitget, include_str!("../../../../feeds/fixtures/bitget/session.jsonl")),
     ];

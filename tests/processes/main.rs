@@ -3,9 +3,11 @@
 
 #![allow(clippy::panic, reason = "a test says what it found, and dies of it")]
 
+mod recordings;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -291,10 +293,14 @@ fn refuses(arguments: &[&str], says: &[&str]) {
 }
 
 fn recording() -> Option<PathBuf> {
+    recording_of("kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst")
+}
+
+fn recording_of(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("TICKER_RECORDINGS")
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings"));
-    Some(root.join("kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst")).filter(|path| path.exists())
+    Some(root.join(name)).filter(|path| path.exists())
 }
 
 /// The events of a tail that ends by itself, without what differs from run to run: places and times of ours.
@@ -363,160 +369,6 @@ fn one_process_and_three_give_the_same() {
     }
 }
 
-/// A stand-in for Kraken that plays the recording, and where it listens.
-fn kraken_stands_in(path: &str, arguments: &[&str]) -> (Running, u16) {
-    let venue = ["venue", path, "--listen", "127.0.0.1:0"];
-    let mut running = Running::start(&[&venue[..], arguments].concat());
-    let mut said = String::new();
-    let out = running.child.stdout.as_mut().expect("piped");
-    BufReader::new(out).read_line(&mut said).expect("text");
-    let port = said.trim().rsplit(':').next().and_then(|port| port.parse().ok());
-    (running, port.unwrap_or_else(|| panic!("no port in `{said}`")))
-}
-
-/// Waits until `what` gives something.
-fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = what() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "no {name} after {PATIENCE:?}");
-        std::thread::yield_now();
-    }
-}
-
-/// The whole lines that the one file in a folder holds, as far as it can be read.
-fn recorded(folder: &Path) -> (PathBuf, String) {
-    let files = || std::fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.path());
-    let Some(path) = files() else { return Default::default() };
-    let mut text = Vec::new();
-    if let Ok(mut decoder) = std::fs::File::open(&path).and_then(zstd::Decoder::new) {
-        // The end may be missing: it is being written.
-        let _ = decoder.read_to_end(&mut text);
-    }
-    (path, String::from_utf8_lossy(&text).into_owned())
-}
-
-/// The states of the book in the events of [`tail`], each once: when and what, without the times of our own clock.
-fn book_states(events: &[String]) -> Vec<String> {
-    let mut states: Vec<String> = Vec::new();
-    for event in events.iter().filter(|e| e.starts_with("\"book/")) {
-        let parts: Vec<&str> = event.split(' ').collect();
-        if parts[1] != "\"invalid\"" {
-            states.push([&parts[..3], &parts[4..]].concat().join(" "));
-        }
-    }
-    states
-}
-
-fn replayed(path: &str) -> Vec<String> {
-    let [http, grpc, admin] = std::array::from_fn(|_| free_port());
-    let at = |port: u16| format!("127.0.0.1:{port}");
-    let up = ["up", "--listen", &at(http), "--grpc", &at(grpc), "--admin", &at(admin)];
-    let _running = Running::start(&[&up[..], &["--replay", path, "--speed", "max"]].concat());
-    wait_ready(admin);
-    tail(&["--over", "ws", "--url", &format!("http://{}", at(http))])
-}
-
-#[test]
-fn what_is_recorded_through_a_kill_replays_as_the_original() {
-    let Some(path) = recording() else {
-        eprintln!("missing recording: kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst; tests/flow counts it as ignored");
-        return;
-    };
-    let path = path.to_str().expect("a path in UTF-8");
-    let original = book_states(&replayed(path));
-    let (_venue, port) = kraken_stands_in(path, &["--speed", "10"]);
-    let folder = std::env::temp_dir().join(format!("ticker-record-{}", std::process::id()));
-    let out = folder.to_str().expect("UTF-8");
-    let (server, admin) = (format!("kraken={}:{port}", "127.0.0.1"), format!("127.0.0.1:{}", free_port()));
-    let record = ["record", "--venues", "kraken", "--symbols", "BTC-USD", "--venue-at", &server, "--out", out];
-    let record = [&record[..], &["--flush-ms", "10", "--admin", &admin]].concat();
-
-    let mut recorder = Running::start(&record);
-    let updates = |text: &str| text.matches("\\\"type\\\":\\\"update\\\",\\\"data\\\":[{\\\"symbol").count();
-    wait_for("fifty frames", || (updates(&recorded(&folder).1) > 50).then_some(()));
-    recorder.child.kill().expect("it runs");
-    recorder.child.wait().expect("it ends");
-    let (file, flushed) = recorded(&folder);
-    let flushed = updates(&flushed);
-    // The kill came within a write.
-    let mut cut = std::fs::OpenOptions::new().append(true).open(file).expect("there");
-    std::io::Write::write_all(&mut cut, &[0x28, 0xb5, 0x2f, 0xfd, 0x24, 0x90]).expect("written");
-    drop(cut);
-
-    let recorder = Running::start(&record);
-    let is_over = || get(port, "/stand-in").is_some_and(|shown| shown.contains("\"ended\":true"));
-    wait_for("end of the recording", || is_over().then_some(()));
-    assert_eq!(recorder.interrupt().0, Some(0));
-
-    let states = book_states(&replayed(out));
-    let begun = states.iter().zip(&original).take_while(|(a, b)| a == b).count();
-    assert!(begun >= flushed, "{begun} states are the original's, {flushed} were flushed");
-    // Then comes the snapshot of the second connection, and the rest as it was. What is missing in between was not
-    // flushed: how much that is depends on the disk.
-    let rest = &states[begun + 1..];
-    assert!(!rest.is_empty() && original.ends_with(rest), "{} of {} states", rest.len(), original.len());
-    std::fs::remove_dir_all(&folder).expect("removed");
-}
-
-#[test]
-fn a_hole_in_a_live_feed_is_counted_and_mended() {
-    let Some(path) = recording() else {
-        eprintln!("missing recording: kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst; tests/flow counts it as ignored");
-        return;
-    };
-    let (_venue, port) = kraken_stands_in(path.to_str().expect("UTF-8"), &["--speed", "max", "--fault", "drop:150"]);
-    let [http, grpc, admin] = std::array::from_fn(|_| free_port());
-    let at = |port: u16| format!("127.0.0.1:{port}");
-    let server = format!("kraken={}", at(port));
-    let up = ["up", "--listen", &at(http), "--grpc", &at(grpc), "--admin", &at(admin)];
-    let live = ["--venues", "kraken", "--symbols", "BTC-USD", "--venue-at", &server];
-    let _up = Running::start(&[&up[..], &live].concat());
-    wait_for("fault in the metrics", || {
-        let metrics = get(admin, "/metrics")?;
-        let count = metrics.lines().find(|l| l.starts_with("ticker_ingest_faults_total") && l.contains("checksum"))?;
-        count.ends_with(" 1").then_some(())
-    });
-    wait_for("live status after it", || {
-        let snapshot = get(http, "/v1/snapshot?topics=status/kraken/BTC-USD,book/kraken/BTC-USD")?;
-        (snapshot.contains("\"state\":\"live\"") && snapshot.contains("\"bids\":[[")).then_some(())
-    });
-    let shown = get(port, "/stand-in").expect("it runs");
-    assert!(shown.contains("\"drop\":1"), "{shown}");
-}
-
-#[test]
-fn a_replay_into_a_fanout_ends_when_all_is_on_its_tape() {
-    let Some(path) = recording() else {
-        eprintln!("missing recording: kraken-v2/2026-08-01_btcusd_book_l2.jsonl.zst; tests/flow counts it as ignored");
-        return;
-    };
-    let path = path.to_str().expect("a path in UTF-8");
-    let [grpc, admin, replay_admin] = std::array::from_fn(|_| free_port());
-    let at = |port: u16| format!("127.0.0.1:{port}");
-    let fanout_url = format!("http://{}", at(grpc));
-    let _fanout = Running::start(&["fanout", "--listen", &at(grpc), "--admin", &at(admin)]);
-    wait_ready(admin);
-    let replay = ["replay", path, "--speed", "max", "--fanout", &fanout_url, "--admin", &at(replay_admin)];
-    // From a moment in the middle: the state then, and the rest.
-    let whole = run(&replay);
-    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
-    let all = tail(&["--over", "grpc", "--grpc", &fanout_url]);
-    let [grpc, admin] = std::array::from_fn(|_| free_port());
-    let fanout_url = format!("http://{}", at(grpc));
-    let _fanout = Running::start(&["fanout", "--listen", &at(grpc), "--admin", &at(admin)]);
-    wait_ready(admin);
-    let replay = ["replay", path, "--speed", "max", "--fanout", &fanout_url, "--admin", &at(replay_admin)];
-    let part = run(&[&replay[..], &["--from", "2026-08-01T02:54:10Z"]].concat());
-    assert!(part.status.success(), "{}", String::from_utf8_lossy(&part.stderr));
-    let part = tail(&["--over", "grpc", "--grpc", &fanout_url]);
-    let (all, part) = (book_states(&all), book_states(&part));
-    assert!(part[0].contains("snapshot") && part.len() > 20 && part.len() < all.len(), "{}", part.len());
-    assert!(all.ends_with(&part[1..]), "{} of {}", part.len(), all.len());
-}
-
 #[test]
 fn what_is_wrong_is_said_clearly() {
     refuses(&["up", "--nope"], &["unexpected argument '--nope'"]);
@@ -528,7 +380,7 @@ fn what_is_wrong_is_said_clearly() {
     refuses(&["record", "--venues", "mtgox"], &["mtgox", "kraken"]);
     refuses(&["replay", "/does/not/exist"], &["/does/not/exist"]);
     refuses(&["venue", "/does/not/exist"], &["/does/not/exist"]);
-    refuses(&["venue", "--synthetic", "5", "--as", "okx"], &["okx", "kraken"]);
+    refuses(&["venue", "--synthetic", "5", "--as", "bitmex"], &["bitmex", "kraken"]);
     refuses(&["venue", "x", "--listen", "0.0.0.0:0"], &["--insecure"]);
 }
 
