@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
+use prost::Message as _;
+use ticker_proto::v1::{self, session_response};
 use ticker_rtc::agent::{self, Certificate, Local, Role};
 use ticker_rtc::sdp::Description;
 use ticker_rtc::str0m::channel::ChannelId;
@@ -11,28 +13,25 @@ use ticker_rtc::str0m::{Candidate, Event, Input, Output, Rtc};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
-use crate::secure_crowd::{Shared, lock};
+use crate::secure_crowd::{Channels, Shared, lock};
 
 /// A packet is no larger.
 const PACKET_BYTES_MAX: usize = 2_000;
 
-/// Offers to that edge, and reads these topics; with `live` the states on the channel without retransmits.
+/// Offers to that edge, and reads these topics.
 pub(crate) async fn read(
     http: SocketAddr,
     topics: &[String],
-    live: bool,
+    channels: Channels,
     shared: &Shared,
     served: impl FnOnce(),
 ) -> Result<(), String> {
     let text = |e: std::io::Error| e.to_string();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(text)?;
     let from = socket.local_addr().map_err(text)?;
-    let mut rtc = connect(http, from).await?;
-    let mut ask = serde_json::json!({"op": "subscribe", "id": 1, "topics": topics});
-    if live {
-        ask["delivery"] = "datagram".into();
-    }
-    let mut reader = Reader { session: None, is_secure: false, ask: Some(ask.to_string()), is_served: false };
+    let mut rtc = connect(http, from, channels.protobuf).await?;
+    let ask = Some(subscription(topics, channels));
+    let mut reader = Reader { session: None, is_secure: false, protobuf: channels.protobuf, ask, is_served: false };
     let (mut buffer, mut served) = (vec![0; PACKET_BYTES_MAX], Some(served));
     loop {
         let wake = loop {
@@ -71,11 +70,26 @@ pub(crate) async fn read(
     }
 }
 
+fn subscription(topics: &[String], Channels { live, protobuf }: Channels) -> Vec<u8> {
+    if protobuf {
+        let delivery = if live { "datagram" } else { "" }.to_owned();
+        let subscribe = v1::Subscribe { id: 1, topics: topics.to_vec(), delivery, ..v1::Subscribe::default() };
+        let message = Some(v1::session_request::Message::Subscribe(subscribe));
+        return v1::SessionRequest { message }.encode_to_vec();
+    }
+    let mut ask = serde_json::json!({"op": "subscribe", "id": 1, "topics": topics});
+    if live {
+        ask["delivery"] = "datagram".into();
+    }
+    ask.to_string().into_bytes()
+}
+
 struct Reader {
     session: Option<ChannelId>,
     is_secure: bool,
+    protobuf: bool,
     /// The subscription, until it is sent.
-    ask: Option<String>,
+    ask: Option<Vec<u8>>,
     is_served: bool,
 }
 
@@ -88,7 +102,14 @@ impl Reader {
             Event::ChannelData(data) => {
                 let mut seen = lock(shared);
                 seen.bytes += data.data.len() as u64;
-                seen.take(&data.data);
+                if self.protobuf {
+                    let message = v1::SessionResponse::decode(&data.data[..]).map_err(|e| e.to_string())?.message;
+                    if let Some(session_response::Message::Event(event)) = message {
+                        seen.take_one(event.r#pub);
+                    }
+                } else {
+                    seen.take(&data.data);
+                }
                 self.is_served = self.ask.is_none();
             }
             Event::ChannelClose(_) | Event::Closed => return Ok(false),
@@ -98,17 +119,17 @@ impl Reader {
             && let Some(ask) = self.ask.take()
         {
             let mut channel = rtc.channel(id).ok_or("the channel is not open")?;
-            channel.write(false, ask.as_bytes()).map_err(|e| e.to_string())?;
+            channel.write(self.protobuf, &ask).map_err(|e| e.to_string())?;
         }
         Ok(true)
     }
 }
 
-async fn connect(http: SocketAddr, from: SocketAddr) -> Result<Rtc, String> {
+async fn connect(http: SocketAddr, from: SocketAddr, protobuf: bool) -> Result<Rtc, String> {
     let certificate = Certificate::generate(SystemTime::now()).map_err(|e| e.to_string())?;
     let mut local = Local::new(certificate).map_err(|e| e.to_string())?;
     let offer = local.offer().map_err(|e| e.to_string())?;
-    let answer = post(http, &offer.to_string()).await?;
+    let answer = post(http, if protobuf { "&format=proto" } else { "" }, &offer.to_string()).await?;
     let answer = Description::parse(&answer).map_err(|e| e.to_string())?;
     let mut rtc = agent::begin(local, &answer, Role::Client, true, Instant::now()).map_err(|e| e.to_string())?;
     rtc.add_local_candidate(Candidate::host(from, "udp").map_err(|e| e.to_string())?);
@@ -118,11 +139,11 @@ async fn connect(http: SocketAddr, from: SocketAddr) -> Result<Rtc, String> {
     Ok(rtc)
 }
 
-async fn post(http: SocketAddr, offer: &str) -> Result<String, String> {
+async fn post(http: SocketAddr, wish: &str, offer: &str) -> Result<String, String> {
     let text = |e: std::io::Error| e.to_string();
     let mut stream = TcpStream::connect(http).await.map_err(text)?;
     let head = format!(
-        "POST /v1/rtc?negotiated=true HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/sdp\r\n\
+        "POST /v1/rtc?negotiated=true{wish} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/sdp\r\n\
          content-length: {}\r\n\r\n",
         offer.len()
     );

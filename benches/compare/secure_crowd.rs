@@ -33,10 +33,17 @@ pub(crate) enum Way {
     WebTransport,
     /// WebTransport, states as datagrams.
     Datagrams,
-    /// WebRTC, all on the session's channel.
-    Rtc,
-    /// WebRTC, states on the channel without retransmits.
-    RtcLive,
+    /// WebRTC.
+    Rtc(Channels),
+}
+
+/// How readers over WebRTC read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Channels {
+    /// States on the channel without retransmits; without it all on the session's channel.
+    pub(crate) live: bool,
+    /// Protobuf instead of JSON.
+    pub(crate) protobuf: bool,
 }
 
 impl Way {
@@ -46,8 +53,10 @@ impl Way {
             Self::Http3 => "SSE over HTTP/3",
             Self::WebTransport => "WebTransport, stream",
             Self::Datagrams => "WebTransport, datagrams",
-            Self::Rtc => "WebRTC, channel `ticker`",
-            Self::RtcLive => "WebRTC, `ticker-live`",
+            Self::Rtc(Channels { live: false, protobuf: false }) => "WebRTC, channel `ticker`",
+            Self::Rtc(Channels { live: true, protobuf: false }) => "WebRTC, `ticker-live`",
+            Self::Rtc(Channels { live: false, protobuf: true }) => "WebRTC, channel `ticker`, Protobuf",
+            Self::Rtc(Channels { live: true, protobuf: true }) => "WebRTC, `ticker-live`, Protobuf",
         }
     }
 }
@@ -82,12 +91,16 @@ impl Seen {
 
     /// Counts the events in that text.
     pub(crate) fn take(&mut self, mut text: &[u8]) {
-        let now = now_micros();
         while let Some(at) = self.published.find(text) {
             text = &text[at + 6..];
-            self.events += 1;
-            self.latency.record(u64::try_from(now - wire::number(text)).unwrap_or(0));
+            self.take_one(wire::number(text));
         }
+    }
+
+    /// Counts an event that was published then.
+    pub(crate) fn take_one(&mut self, published: i64) {
+        self.events += 1;
+        self.latency.record(u64::try_from(now_micros() - published).unwrap_or(0));
     }
 }
 
@@ -182,8 +195,7 @@ async fn readers(
                 Way::Http3 => over_http3(&dial, &topics, &shared, served).await,
                 Way::WebTransport => over_webtransport(&dial, &topics, false, &shared, served).await,
                 Way::Datagrams => over_webtransport(&dial, &topics, true, &shared, served).await,
-                Way::Rtc => rtc_reader::read(target, &topics, false, &shared, served).await,
-                Way::RtcLive => rtc_reader::read(target, &topics, true, &shared, served).await,
+                Way::Rtc(channels) => rtc_reader::read(target, &topics, channels, &shared, served).await,
             };
             let mut seen = lock(&shared);
             seen.ended += 1;

@@ -1,4 +1,4 @@
-"""One reader of the lossy path, by clients that are not ours: websockets, aioquic.
+"""One reader of the lossy path, by clients that are not ours: websockets, aioquic, aiortc.
 
     python reader.py WAY ADDRESS SECONDS TOPIC,…     prints one JSON line: what was received when
     python reader.py WAY --first ADDRESS TOPIC       prints one JSON line: seconds to the first price
@@ -12,12 +12,14 @@ import os
 import ssl
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "tests", "python"))
 
 from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.asyncio.client import connect as quic_connect
+from aiortc import RTCPeerConnection, RTCSessionDescription
 from h3_client import Client
 from websockets.asyncio.client import connect as websocket_connect
 
@@ -82,10 +84,40 @@ async def webtransport(client: Client, topics: str, **options: str):
             task.cancel()
 
 
+def answer_to(offer: str, address: str) -> str:
+    headers = {"content-type": "application/sdp"}
+    request = urllib.request.Request(f"http://{address}/v1/rtc", offer.encode(), headers, method="POST")
+    with urllib.request.urlopen(request, timeout=CONNECT_MAX_S) as answer:
+        return answer.read().decode()
+
+
+async def webrtc(address: str, topics: str, live: bool):
+    peer = RTCPeerConnection()
+    objects: asyncio.Queue = asyncio.Queue()
+    channel = peer.createDataChannel("ticker")
+    lossy = peer.createDataChannel("ticker-live", ordered=False, maxRetransmits=0)
+    for one in (channel, lossy):
+        one.on("message", lambda text: objects.put_nowait(json.loads(text)))
+    ask = {"op": "subscribe", "id": 1, "topics": topics.split(","), **({"delivery": "datagram"} if live else {})}
+    channel.on("open", lambda: channel.send(json.dumps(ask)))
+    try:
+        await peer.setLocalDescription(await peer.createOffer())
+        answer = await asyncio.to_thread(answer_to, peer.localDescription.sdp, address)
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        while True:
+            yield await objects.get()
+    finally:
+        await peer.close()
+
+
 async def messages(way: str, plain: str, secure: str, topics: str, **options):
     """What comes, as objects."""
     if way in ("ws", "wss"):
         async for message in websocket(secure if way == "wss" else plain, topics, way == "wss"):
+            yield message
+        return
+    if way in ("rtc", "rtc-live"):
+        async for message in webrtc(plain, topics, way == "rtc-live"):
             yield message
         return
     host, port = secure.rsplit(":", 1)
@@ -140,7 +172,7 @@ async def first(way: str, plain: str, secure: str, topic: str, **options) -> flo
 async def firsts(way: str, plain: str, secure: str, topic: str, times: int) -> dict:
     """The same many times: cold, resumed by a ticket, and with the request in the first flight (0-RTT)."""
     out = {"cold": [await first(way, plain, secure, topic) for _ in range(times)]}
-    if way in ("ws", "wss"):
+    if way in ("ws", "wss", "rtc"):
         return out
     tickets: list = []
     await first(way, plain, secure, topic, keep=tickets.append)

@@ -32,8 +32,16 @@ WAYS = {
     "sse-h3": "SSE over HTTP/3",
     "wt": "WebTransport, stream",
     "wt-datagram": "WebTransport, datagrams",
+    "rtc": "WebRTC, `ticker`",
+    "rtc-live": "WebRTC, `ticker-live`",
 }
-FIRST = {"ws": "WebSocket (TCP)", "wss": "WebSocket over TLS", "sse-h3": "SSE over HTTP/3", "wt": "WebTransport"}
+FIRST = {
+    "ws": "WebSocket (TCP)",
+    "wss": "WebSocket over TLS",
+    "sse-h3": "SSE over HTTP/3",
+    "wt": "WebTransport",
+    "rtc": "WebRTC",
+}
 
 # A reader's topics, and events of each in a second, evenly spaced.
 QUOTES = "quote/bench/*"
@@ -79,7 +87,7 @@ class Server:
     def __init__(self, binary: str, path: Path, table: str):
         self.plain, self.secure = f"{SERVER}:8080", f"{SERVER}:8443"
         command = ["ip", "netns", "exec", path.server_namespace, binary, "up", "--insecure", "--replay", table]
-        command += ["--listen", self.plain, "--tls-listen", self.secure]
+        command += ["--listen", self.plain, "--tls-listen", self.secure, "--rtc-listen", f"{SERVER}:8444"]
         self.log = tempfile.TemporaryFile()
         clean = {k: v for k, v in os.environ.items() if not k.startswith("TICKER_")}
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=clean)
@@ -163,7 +171,7 @@ def plot(curves: dict[str, list[float]]) -> str:
         out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
     for line, (name, colour) in enumerate(zip(curves, colours)):
         out.append(f'<path d="M{width - 220} {56 + 18 * line}h24" stroke="{colour}" stroke-width="2"/>')
-        out.append(f'<text x="{width - 190}" y="{60 + 18 * line}">{name}</text>')
+        out.append(f'<text x="{width - 190}" y="{60 + 18 * line}">{name.replace("`", "")}</text>')
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -229,7 +237,7 @@ def main():
     text += [
         f"One reader of {TOPICS} quote topics, {RATE} events/s each, evenly spaced, 20 ms and the loss in each direction (two",
         "network namespaces, a forwarder between two TUN devices). Staleness: now minus `pub` of the newest quote that had come,",
-        "of each topic every millisecond. The readers are not ours: `websockets` and `aioquic`.",
+        "of each topic every millisecond. The readers are not ours: `websockets`, `aioquic`, `aiortc`.",
         "",
     ]
     if "ws" in ways and "wt-datagram" in ways:
