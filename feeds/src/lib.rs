@@ -180,11 +180,11 @@ impl Out {
     pub fn take_back(&mut self, data: Data) {
         match data {
             Data::Book(levels) => self.recycle(levels),
-            Data::Trade(Trade { trade_id: mut id, .. }) if id.is_heap_allocated() => {
-                if self.spare_ids.len() < SPARES_MAX {
-                    id.clear();
-                    self.spare_ids.push(id);
-                }
+            Data::Trade(Trade { trade_id: mut id, .. })
+                if id.is_heap_allocated() && self.spare_ids.len() < SPARES_MAX =>
+            {
+                id.clear();
+                self.spare_ids.push(id);
             }
             _ => {}
         }
