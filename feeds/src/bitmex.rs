@@ -301,7 +301,7 @@ impl Bitmex {
                 "Sell" => Some(Side::Sell),
                 _ => None,
             },
-            trade_id: trade.id.to_compact_string(),
+            trade_id: out.id(&trade.id),
             reference: None,
         };
         keeper.named_trade(told, Stamp { ts: Time::parse_rfc3339(&trade.timestamp), recv }, out);

@@ -188,6 +188,10 @@ impl Bybit {
             self.book_frame(conn, frame.topic, frame.kind, frame.book, Stamp { ts, recv }, out);
             return Ok(());
         }
+        if let Some(trades) = scan::trades(bytes) {
+            trades.for_each(|trade| self.trade(conn, &trade, recv, out));
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let data = envelope.data.map_or("null", |raw| raw.get());
         match envelope.topic.split('.').next() {
@@ -220,33 +224,35 @@ impl Bybit {
     }
 
     fn deep(&mut self, conn: Conn, book: BookData<'_>, depth: usize, snapshot: bool, stamp: Stamp, out: &mut Out) {
+        let levels = Levels { bids: book.b.0, asks: book.a.0, ..Levels::default() };
         let Some((keeper, own)) = self.keep(&book.s, out) else { return };
         if keeper.depth() != usize::MAX && keeper.depth() > depth {
             // A recording with several depths of one book: the deepest is told.
-            return;
+            return out.recycle(levels);
         }
         keeper.with_book();
         keeper.heard(conn, stamp.recv, out);
-        let levels = Levels { bids: book.b.0, asks: book.a.0, ..Levels::default() };
         let ours = keeper.owner() == Some(conn);
         if snapshot {
             if ours && keeper.is_live() && keeper.depth() == depth && book.u == own.last && book.u != 1 {
                 // Sent again in a quiet time.
-                return;
+                return out.recycle(levels);
             }
             keeper.set_depth(depth);
             own.last = book.u;
             keeper.snapshot(conn, levels, |_| Ok(()), stamp, out);
-        } else if ours && keeper.is_live() && keeper.depth() == depth && book.u > own.last {
-            let expected = own.last.saturating_add(1);
-            own.last = book.u;
-            if book.u == expected {
-                keeper.update(&levels, |_| Ok(()), stamp, out);
-                out.recycle(levels);
-            } else {
-                let detail = format!("update {} came, {expected} was expected", book.u);
-                keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out);
+        } else {
+            if ours && keeper.is_live() && keeper.depth() == depth && book.u > own.last {
+                let expected = own.last.saturating_add(1);
+                own.last = book.u;
+                if book.u == expected {
+                    keeper.update(&levels, |_| Ok(()), stamp, out);
+                } else {
+                    let detail = format!("update {} came, {expected} was expected", book.u);
+                    keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out);
+                }
             }
+            out.recycle(levels);
         }
         self.resync_due(stamp.recv, out);
     }
@@ -303,13 +309,8 @@ impl Bybit {
             "Sell" => Some(Side::Sell),
             _ => None,
         };
-        let told = Trade {
-            price: trade.price.0,
-            size: trade.size.0,
-            side,
-            trade_id: CompactString::from(&*trade.id),
-            reference: None,
-        };
+        let told =
+            Trade { price: trade.price.0, size: trade.size.0, side, trade_id: out.id(&trade.id), reference: None };
         keeper.named_trade(told, Stamp { ts: Some(Time::from_millis(trade.trade_ms)), recv }, out);
     }
 

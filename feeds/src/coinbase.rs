@@ -72,12 +72,9 @@ impl Coinbase {
             self.due(recv, out);
             return Ok(());
         }
-        if let Some(frame) = scan::trades(bytes)
-            && let Some(trades) = frame.rows.reversed()
-        {
+        if let Some(frame) = scan::trades(bytes) {
             if self.count(conn, Some(frame.sequence_num), recv, out) {
-                // Newest first inside an event.
-                trades.for_each(|trade| self.trade(conn, &trade, recv, out));
+                frame.rows.for_each(|trade| self.trade(conn, &trade, recv, out));
             }
             self.due(recv, out);
             return Ok(());
@@ -111,6 +108,7 @@ impl Coinbase {
             "market_trades" => {
                 let events: Vec<TradesEvent<'_>> = serde_json::from_str(events)?;
                 if self.count(conn, envelope.sequence_num, recv, out) {
+                    // Newest first inside an event.
                     let trades = events.iter().flat_map(|event| event.trades.iter().rev());
                     trades.for_each(|trade| self.trade(conn, trade, recv, out));
                 }

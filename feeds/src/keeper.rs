@@ -8,7 +8,7 @@ mod changer;
 mod window;
 
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::book::{Book, BookError, BookSide};
+use ticker_market::book::{Book, BookError, BookSide, is_same, order};
 use ticker_market::{
     Channel, Data, Decimal, Instrument, Integrity, Kind, Level, Levels, Quote, State, Status, Time, Trade,
 };
@@ -349,7 +349,7 @@ impl Keeper {
     /// The ticker channel told the best prices. Only while they are not crossed are they shown.
     pub fn ticker(&mut self, bid: Option<Level>, ask: Option<Level>, stamp: Stamp, out: &mut Out) {
         self.ticker_seen = true;
-        if matches!((bid, ask), (Some(b), Some(a)) if b.price >= a.price) {
+        if matches!((bid, ask), (Some(b), Some(a)) if order(b.price, a.price).is_ge()) {
             self.report(Fault::Crossed, "the ticker's best bid is not below its best ask".to_owned(), out);
             return self.invalidate_quote(Fault::Crossed.as_str(), stamp.recv, out);
         }
@@ -368,6 +368,8 @@ impl Keeper {
     pub fn named_trade(&mut self, trade: Trade, stamp: Stamp, out: &mut Out) {
         if self.named_trades.insert(&trade.trade_id) {
             self.push(Channel::Trade, Kind::Update, stamp, Data::Trade(trade), out);
+        } else {
+            out.take_back(Data::Trade(trade));
         }
     }
 
@@ -490,7 +492,7 @@ impl Keeper {
     /// The quote that follows from the book, where quotes come from it.
     fn follow_book(&mut self, stamp: Stamp, out: &mut Out) {
         let top = (self.book.best_bid(), self.book.best_ask());
-        let news = top != self.top || !self.quote_valid;
+        let news = !is_same_top(top, self.top) || !self.quote_valid;
         self.top = top;
         if news && (self.ways.quotes == QuoteSource::TickerAndBook || !self.ticker_seen) {
             self.quote_from_book = true;
@@ -499,7 +501,7 @@ impl Keeper {
     }
 
     fn tell_quote(&mut self, bid: Option<Level>, ask: Option<Level>, stamp: Stamp, out: &mut Out) {
-        if self.quote_valid && (self.quote.bid, self.quote.ask) == (bid, ask) {
+        if self.quote_valid && is_same_top((self.quote.bid, self.quote.ask), (bid, ask)) {
             return;
         }
         self.quote = Quote { bid, ask, bid_venue: None, ask_venue: None };
@@ -550,6 +552,15 @@ impl Keeper {
     }
 }
 
+/// Are the best levels the same, however they are written?
+fn is_same_top(a: (Option<Level>, Option<Level>), b: (Option<Level>, Option<Level>)) -> bool {
+    let is_same_level = |a: Option<Level>, b: Option<Level>| match (a, b) {
+        (Some(a), Some(b)) => is_same(&a.price, &b.price) && is_same(&a.size, &b.size),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    is_same_level(a.0, b.0) && is_same_level(a.1, b.1)
+}
+
 /// All levels, without the sums: who puts them on the tape computes both.
 fn whole(book: &Book) -> Levels {
     Levels { bids: book.bids().copied().collect(), asks: book.asks().copied().collect(), ..Levels::default() }
@@ -558,7 +569,7 @@ fn whole(book: &Book) -> Levels {
 /// Best bid below best ask: anything else is a fault in continuous trading.
 fn uncrossed(book: &Book) -> Result<(), Wrong> {
     match (book.best_bid(), book.best_ask()) {
-        (Some(bid), Some(ask)) if bid.price >= ask.price => Err(Wrong {
+        (Some(bid), Some(ask)) if order(bid.price, ask.price).is_ge() => Err(Wrong {
             fault: Fault::Crossed,
             detail: format!("best bid {} at or above best ask {}", bid.price, ask.price),
         }),

@@ -386,27 +386,38 @@ fn hash(book: &Book, precision: Option<[u32; 2]>) -> u32 {
 const DIGITS_MAX: usize = 29;
 
 /// The wire's digits without point and leading zeros are those of the mantissa, because the scale is the wire's. Returns
-/// how many there are.
+/// how many there are. This is done for forty numbers with each frame.
 fn put_digits(text: &mut [u8], value: Decimal) -> usize {
+    let number = value.mantissa().unsigned_abs();
+    match (u64::try_from(number), text.first_chunk_mut::<16>()) {
+        (Ok(number @ ..10_000_000_000_000_000), Some(text)) => {
+            let (high, low) = (number / 100_000_000, number % 100_000_000);
+            let digits = u128::from(eight_digits(low)) << 64 | u128::from(eight_digits(high));
+            let zeros = digits.trailing_zeros() / 8;
+            let ascii = digits.checked_shr(8 * zeros).unwrap_or(0) | u128::from_ne_bytes([b'0'; 16]);
+            *text = ascii.to_le_bytes();
+            16 - zeros as usize
+        }
+        _ => put_many_digits(text, number),
+    }
+}
+
+/// The digits of a number below a hundred million, a byte each, the first in the lowest: fours, then pairs, then all.
+fn eight_digits(number: u64) -> u64 {
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let pairs = hundreds | ((fours - 100 * hundreds) << 16);
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | ((pairs - 10 * tens) << 8)
+}
+
+fn put_many_digits(text: &mut [u8], mut rest: u128) -> usize {
     let mut digits = [0u8; DIGITS_MAX];
     let mut at = digits.len();
-    let mut rest = value.mantissa().unsigned_abs();
-    while rest > u128::from(u64::MAX) {
+    while rest > 0 {
         at -= 1;
         digits[at] = b'0' + (rest % 10) as u8;
         rest /= 10;
-    }
-    let mut rest = rest as u64;
-    // Two at a time: this is done for forty numbers with each frame.
-    while rest >= 10 {
-        at -= 2;
-        let pair = (rest % 100) as u8;
-        (digits[at], digits[at + 1]) = (b'0' + pair / 10, b'0' + pair % 10);
-        rest /= 100;
-    }
-    if rest > 0 {
-        at -= 1;
-        digits[at] = b'0' + rest as u8;
     }
     let length = digits.len() - at;
     text[..length].copy_from_slice(&digits[at..]);

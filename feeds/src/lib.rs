@@ -57,8 +57,9 @@ pub use roster::{INSTRUMENTS_MAX, LISTED_MAX};
 
 use std::time::Duration;
 
+use compact_str::CompactString;
 use hashbrown::HashSet;
-use ticker_market::{Channel, Data, Instrument, Kind, Level, Levels, Time};
+use ticker_market::{Channel, Data, Instrument, Kind, Level, Levels, Time, Trade};
 
 /// Names a connection among those that an adapter was told of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -153,9 +154,11 @@ pub struct Out {
     pub refreshes: u32,
     /// Empty vectors, for the levels of books that change: [`Out::recycle`] brings them back.
     pub spares: Vec<Vec<Level>>,
+    /// Empty text with room, for ids of trades that are too long to be without: [`Out::take_back`] brings it back.
+    pub spare_ids: Vec<CompactString>,
 }
 
-/// Vectors of levels that [`Out`] keeps, at most.
+/// Vectors of levels that [`Out`] keeps, at most, and as many ids.
 pub const SPARES_MAX: usize = 64;
 
 /// A vector with room for more levels than this is not kept: only snapshots are so large.
@@ -169,9 +172,21 @@ impl Out {
         self.reports.clear();
         self.refreshes = 0;
         while let Some(update) = self.updates.pop() {
-            if let Data::Book(levels) = update.data {
-                self.recycle(levels);
+            self.take_back(update.data);
+        }
+    }
+
+    /// Takes what was told, and is needed no more, for the memory that is in it.
+    pub fn take_back(&mut self, data: Data) {
+        match data {
+            Data::Book(levels) => self.recycle(levels),
+            Data::Trade(Trade { trade_id: mut id, .. })
+                if id.is_heap_allocated() && self.spare_ids.len() < SPARES_MAX =>
+            {
+                id.clear();
+                self.spare_ids.push(id);
             }
+            _ => {}
         }
     }
 
@@ -183,6 +198,16 @@ impl Out {
                 self.spares.push(list);
             }
         }
+    }
+
+    /// The id of a trade, in memory that is there if it is a long one.
+    pub(crate) fn id(&mut self, text: &str) -> CompactString {
+        if text.len() <= size_of::<CompactString>() {
+            return CompactString::from(text);
+        }
+        let mut id = self.spare_ids.pop().unwrap_or_default();
+        id.push_str(text);
+        id
     }
 
     /// An empty vector, with some capacity if there is one.

@@ -18,22 +18,156 @@ pub(crate) struct Scan<'a> {
 /// Digits that always fit an `i64`.
 const DIGITS_MAX: usize = 18;
 
-/// A byte in each of eight, or of sixteen.
+/// Elements that [`Scan::reversed`] gives, at most.
+const REVERSED_MAX: usize = 128;
+
+/// What so many digits more make of a number.
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// A byte in each of eight.
 const fn eight(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
-const fn sixteen(byte: u8) -> u128 {
-    u128::from_ne_bytes([byte; 16])
+
+/// A number that a text begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Number {
+    digits: u64,
+    scale: u32,
+    /// Bytes of the text; zero where there is no number.
+    length: u32,
+}
+
+impl Number {
+    const NONE: Self = Self { digits: 0, scale: 0, length: 0 };
+
+    /// Quicker than `Decimal::new`, which is no inline function.
+    #[inline(always)]
+    fn decimal(self) -> Decimal {
+        Decimal::from_parts(self.digits as u32, (self.digits >> 32) as u32, 0, false, self.scale)
+    }
+}
+
+/// How many digits a number has before its point, and how many behind it.
+#[derive(Clone, Copy, Default)]
+struct Shape {
+    whole: usize,
+    part: usize,
+}
+
+/// The digits that eight bytes begin with.
+#[derive(Clone, Copy)]
+struct Digits {
+    /// Each byte that is a digit is its value, the first the lowest.
+    bytes: u64,
+    count: usize,
+}
+
+impl Digits {
+    /// Of the eight bytes from there.
+    #[inline(always)]
+    fn of(text: &[u8; 17], at: usize) -> Self {
+        let bytes = digits_from(text, at);
+        let marks = marks(bytes);
+        let count = if marks == 0 { 8 } else { marks.trailing_zeros() as usize / 8 };
+        Self { bytes, count }
+    }
+
+    /// Their value; there is at least one.
+    #[inline(always)]
+    fn value(self) -> u64 {
+        value_of_eight(right(self.bytes, self.count))
+    }
+}
+
+/// Eight bytes, of which each that is a digit becomes its value.
+#[inline(always)]
+fn digits_from(text: &[u8; 17], at: usize) -> u64 {
+    text[at..].first_chunk().map_or(0, |text| u64::from_le_bytes(*text)) ^ eight(b'0')
+}
+
+/// A bit for each byte that is no digit's value.
+#[inline(always)]
+fn marks(digits: u64) -> u64 {
+    (((digits & eight(0x7f)) + eight(0x80 - 10)) | digits) & eight(0x80)
+}
+
+/// The first of eight digits, from one to all, with zeros before them to make them eight.
+#[inline(always)]
+fn right(digits: u64, count: usize) -> u64 {
+    digits << (64 - 8 * count)
 }
 
 /// The value of eight digits (0 to 9 each), the first in the lowest byte: pairs, then fours, then all at once.
-#[inline]
+#[inline(always)]
 fn value_of_eight(digits: u64) -> u64 {
     const PAIRS: u64 = 0x0000_00ff_0000_00ff;
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     let high = (pairs & PAIRS).wrapping_mul(100 + (1_000_000 << 32));
     let low = (pairs >> 16 & PAIRS).wrapping_mul(1 + (10_000 << 32));
     high.wrapping_add(low) >> 32
+}
+
+/// Digits with at most one point among them.
+#[inline(always)]
+fn number_of(text: &[u8]) -> Number {
+    let Some(head) = text.first_chunk::<17>() else { return number_by_byte(text) };
+    // Up to seven, a point, and up to eight.
+    let whole = Digits::of(head, 0);
+    if whole.count == 0 || whole.count == 8 {
+        return number_by_byte(text);
+    }
+    if head[whole.count] != b'.' {
+        return Number { digits: whole.value(), scale: 0, length: whole.count as u32 };
+    }
+    let part = Digits::of(head, whole.count + 1);
+    let length = whole.count + 1 + part.count;
+    if part.count == 0 || head[length].is_ascii_digit() {
+        return number_by_byte(text);
+    }
+    let digits = whole.value() * POWERS[part.count] + part.value();
+    Number { digits, scale: part.count as u32, length: length as u32 }
+}
+
+/// As [`number_of`], of that shape and with a quote behind it; `None` where it is not so.
+#[inline(always)]
+fn number_as(text: &[u8; 17], Shape { whole, part }: Shape) -> Option<Number> {
+    if !(1..8).contains(&whole) || !(1..=8).contains(&part) {
+        return None;
+    }
+    let length = whole + 1 + part;
+    let is_so = (text[whole] == b'.') & (text[length] == b'"');
+    let (wrong, digits) = if whole + part <= 8 {
+        // The point left out.
+        let before = (1 << (8 * whole)) - 1;
+        let both = right(digits_from(text, 0) & before | digits_from(text, 1) & !before, whole + part);
+        (marks(both), value_of_eight(both))
+    } else {
+        let (high, low) = (right(digits_from(text, 0), whole), right(digits_from(text, whole + 1), part));
+        (marks(high) | marks(low), value_of_eight(high) * POWERS[part] + value_of_eight(low))
+    };
+    (is_so & (wrong == 0)).then_some(Number { digits, scale: part as u32, length: length as u32 })
+}
+
+#[cold]
+#[inline(never)]
+fn number_by_byte(text: &[u8]) -> Number {
+    let mut number = 0u64;
+    let mut at = 0;
+    let mut point = None;
+    loop {
+        match text.get(at) {
+            Some(c @ b'0'..=b'9') => number = number.wrapping_mul(10).wrapping_add(u64::from(c - b'0')),
+            Some(b'.') if point.is_none() => point = Some(at + 1),
+            _ => break,
+        }
+        at += 1;
+    }
+    let digits = at - usize::from(point.is_some());
+    if digits == 0 || digits > DIGITS_MAX {
+        return Number::NONE;
+    }
+    Number { digits: number, scale: point.map_or(0, |point| at - point) as u32, length: at as u32 }
 }
 
 impl<'a> Scan<'a> {
@@ -97,18 +231,35 @@ impl<'a> Scan<'a> {
     /// A number without sign, point and exponent.
     #[inline]
     pub(crate) fn whole(&mut self) -> Option<u64> {
-        let mut number = 0u64;
-        let mut digits = 0;
-        while let Some(c @ b'0'..=b'9') = self.rest.get(digits) {
-            number = number.wrapping_mul(10).wrapping_add(u64::from(c - b'0'));
-            digits += 1;
-        }
+        let (number, digits) = match self.rest.first_chunk::<17>().map(|head| (head, Digits::of(head, 0))) {
+            Some((head, first)) if first.count == 8 => match Digits::of(head, 8) {
+                // Times and numbers of updates, mostly.
+                next if (1..8).contains(&next.count) => {
+                    (first.value() * POWERS[next.count] + next.value(), 8 + next.count)
+                }
+                _ => self.whole_by_byte(),
+            },
+            Some((_, first)) if first.count > 0 => (first.value(), first.count),
+            _ => self.whole_by_byte(),
+        };
         // JSON has no leading zeros.
         if digits == 0 || digits > DIGITS_MAX || digits > 1 && self.rest[0] == b'0' {
             return None;
         }
         self.rest = &self.rest[digits..];
         Some(number)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn whole_by_byte(&self) -> (u64, usize) {
+        let mut number = 0u64;
+        let mut digits = 0;
+        while let Some(c @ b'0'..=b'9') = self.rest.get(digits) {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(c - b'0'));
+            digits += 1;
+        }
+        (number, digits)
     }
 
     /// As [`Scan::whole`], where the field is signed.
@@ -152,24 +303,24 @@ impl<'a> Scan<'a> {
     #[inline]
     pub(crate) fn quoted(&mut self) -> Option<Decimal> {
         self.eat(b"\"")?;
-        let (number, _) = self.digits()?;
+        let number = self.digits()?;
         self.eat(b"\"")?;
-        Some(number)
+        Some(number.decimal())
     }
 
     /// A number that is kept with its digits.
     #[inline]
     pub(crate) fn number(&mut self) -> Option<Decimal> {
         let start = self.rest;
-        let (number, length) = self.digits()?;
+        let number = self.digits()?;
         // JSON has digits on both sides of the point, and no leading zeros.
-        let text = &start[..length];
+        let text = &start[..number.length as usize];
         let is_json = match text {
             [b'.', ..] | [.., b'.'] => false,
             [b'0', second, ..] => *second == b'.',
             _ => true,
         };
-        is_json.then_some(number)
+        is_json.then_some(number.decimal())
     }
 
     /// As [`Scan::number`], where it may be below zero.
@@ -180,58 +331,43 @@ impl<'a> Scan<'a> {
         Some(if is_below && !number.is_zero() { -number } else { number })
     }
 
-    /// Digits with at most one point among them, and their length. Most of a scan's time is spent here.
+    /// Digits with at most one point among them. Most of a scan's time is spent here.
+    ///
+    /// Not as a `Decimal`: that is written in four parts, and to read it as a whole right after is slow.
     #[inline(always)]
-    fn digits(&mut self) -> Option<(Decimal, usize)> {
-        let Some(head) = self.rest.first_chunk::<16>() else { return self.digits_by_byte() };
-        // Sixteen bytes at once; a digit is its value, and what is none has a mark.
-        let text = u128::from_le_bytes(*head) ^ sixteen(b'0');
-        let marks = (((text & sixteen(0x7f)) + sixteen(0x80 - 10)) | text) & sixteen(0x80);
-        if marks == 0 {
-            return self.digits_by_byte();
-        }
-        let first = marks.trailing_zeros() / 8;
-        let (digits, count, length, scale) = if self.rest.get(first as usize) == Some(&b'.') {
-            let length = (marks & (marks - 1)).trailing_zeros() / 8;
-            let whole = (1u128 << (8 * first)) - 1;
-            // What is behind the point moves into its place.
-            (text & whole | text >> 8 & !whole, length - 1, length, length - 1 - first)
-        } else {
-            (text, first, first, 0)
-        };
-        if length >= 16 {
-            return self.digits_by_byte();
-        }
-        if count == 0 {
+    fn digits(&mut self) -> Option<Number> {
+        let number = number_of(self.rest);
+        if number.length == 0 {
             return None;
         }
-        // Zeros before, to make them sixteen.
-        let digits = digits << (8 * (16 - count));
-        let number = value_of_eight(digits as u64) * 100_000_000 + value_of_eight((digits >> 64) as u64);
-        self.rest = &self.rest[length as usize..];
-        // Quicker than `Decimal::new`, which is no inline function.
-        Some((Decimal::from_parts(number as u32, (number >> 32) as u32, 0, false, scale), length as usize))
+        self.rest = &self.rest[number.length as usize..];
+        Some(number)
     }
 
-    fn digits_by_byte(&mut self) -> Option<(Decimal, usize)> {
-        let mut number = 0u64;
-        let mut at = 0;
-        let mut point = None;
-        loop {
-            match self.rest.get(at) {
-                Some(c @ b'0'..=b'9') => number = number.wrapping_mul(10).wrapping_add(u64::from(c - b'0')),
-                Some(b'.') if point.is_none() => point = Some(at + 1),
-                _ => break,
-            }
-            at += 1;
+    /// As [`Scan::digits`], with a quote behind them, where most are of the shape of the one before. What is guessed
+    /// need not be waited for, so that the next number is begun before this one's end is found.
+    #[inline(always)]
+    fn digits_like(&mut self, shape: &mut Shape) -> Option<Number> {
+        if let Some(head) = self.rest.first_chunk::<17>()
+            && let Some(number) = number_as(head, *shape)
+        {
+            self.rest = &self.rest[number.length as usize + 1..];
+            return Some(number);
         }
-        let digits = at - usize::from(point.is_some());
-        if digits == 0 || digits > DIGITS_MAX {
-            return None;
+        let number = self.digits()?;
+        let part = number.scale as usize;
+        *shape = Shape { whole: (number.length as usize).saturating_sub(part + 1), part };
+        self.eat(b"\"")?;
+        Some(number)
+    }
+
+    /// As [`Scan::digits_like`], where only what is behind the point is as before.
+    #[inline(always)]
+    fn digits_ending_like(&mut self, shape: &mut Shape) -> Option<Number> {
+        if let Some(head) = self.rest.first_chunk::<17>() {
+            shape.whole = Digits::of(head, 0).count;
         }
-        let scale = point.map_or(0, |point| at - point);
-        self.rest = &self.rest[at..];
-        Some((Decimal::new(i64::try_from(number).ok()?, u32::try_from(scale).ok()?), at))
+        self.digits_like(shape)
     }
 
     /// The elements of a list: `each` reads one.
@@ -264,6 +400,17 @@ impl<'a> Scan<'a> {
         Some(rows)
     }
 
+    /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`].
+    pub(crate) fn reversed<T>(&mut self, read: fn(&mut Self) -> Option<T>) -> Option<Reversed<'a, T>> {
+        let (list, mut starts, mut left) = (self.rest, [0; REVERSED_MAX], 0);
+        self.list(|scan| {
+            *starts.get_mut(left)? = u32::try_from(list.len() - scan.rest.len()).ok()?;
+            left += 1;
+            read(scan).map(drop)
+        })?;
+        Some(Reversed { list, starts, left, read })
+    }
+
     /// A string that holds a decimal, or nothing.
     #[inline]
     pub(crate) fn maybe_quoted(&mut self) -> Option<Option<Decimal>> {
@@ -276,14 +423,31 @@ impl<'a> Scan<'a> {
     /// Levels as `[["price","size", …],…]`, behind those that `into` has; what follows the size is passed over.
     #[inline]
     pub(crate) fn pairs(&mut self, into: &mut Vec<Level>) -> Option<()> {
-        self.list(|scan| {
-            scan.eat(b"[\"")?;
-            into.push(scan.pair()?);
-            while scan.eat(b",").is_some() {
-                scan.pass_over()?;
+        self.eat(b"[")?;
+        if self.eat(b"]").is_some() {
+            return Some(());
+        }
+        let (mut price_shape, mut size_shape) = (Shape::default(), Shape::default());
+        self.eat(b"[\"")?;
+        loop {
+            let price = self.digits_like(&mut price_shape)?;
+            self.eat(b",\"")?;
+            let size = self.digits_ending_like(&mut size_shape)?;
+            into.push(Level { price: price.decimal(), size: size.decimal() });
+            // The usual end, which one comparison knows.
+            if self.eat(b"],[\"").is_some() {
+                continue;
             }
-            scan.eat(b"]")
-        })
+            while self.eat(b",").is_some() {
+                self.pass_over()?;
+            }
+            self.eat(b"]")?;
+            match self.byte()? {
+                b',' => self.eat(b"[\"")?,
+                b']' => return Some(()),
+                _ => return None,
+            }
+        }
     }
 
     /// Changes as `[["buy","price","size"],…]`, behind those that `into` has.
@@ -303,11 +467,11 @@ impl<'a> Scan<'a> {
     /// `price","size"`, of which the quote before it was read.
     #[inline(always)]
     pub(crate) fn pair(&mut self) -> Option<Level> {
-        let (price, _) = self.digits()?;
+        let price = self.digits()?;
         self.eat(b"\",\"")?;
-        let (size, _) = self.digits()?;
+        let size = self.digits()?;
         self.eat(b"\"")?;
-        Some(Level { price, size })
+        Some(Level { price: price.decimal(), size: size.decimal() })
     }
 
     /// A value that nobody wants: a string, a number, true, false or null.
@@ -346,29 +510,22 @@ pub(crate) struct Rows<'a, T> {
     read: fn(&mut Scan<'a>) -> Option<T>,
 }
 
-impl<T> Clone for Rows<'_, T> {
-    fn clone(&self) -> Self {
-        Self { scan: self.scan, read: self.read }
-    }
+/// The elements of a list that can be read, from the last to the first ([`Scan::reversed`]).
+#[derive(Debug)]
+pub(crate) struct Reversed<'a, T> {
+    list: &'a [u8],
+    starts: [u32; REVERSED_MAX],
+    left: usize,
+    read: fn(&mut Scan<'a>) -> Option<T>,
 }
 
-/// Elements that [`Rows::reversed`] gives, at most.
-const REVERSED_MAX: usize = 32;
+impl<T> Iterator for Reversed<'_, T> {
+    type Item = T;
 
-impl<'a, T> Rows<'a, T> {
-    /// From the last to the first; `None` where there are more than [`REVERSED_MAX`].
-    pub(crate) fn reversed(self) -> Option<impl Iterator<Item = T>> {
-        let Rows { scan, read } = self;
-        let (mut rest, mut starts, mut count) = (self, [scan; REVERSED_MAX], 0);
-        loop {
-            let start = rest.scan;
-            if rest.next().is_none() {
-                break;
-            }
-            *starts.get_mut(count)? = start;
-            count += 1;
-        }
-        Some(starts.into_iter().take(count).rev().filter_map(move |scan| Rows { scan, read }.next()))
+    fn next(&mut self) -> Option<T> {
+        self.left = self.left.checked_sub(1)?;
+        let start = *self.starts.get(self.left)?;
+        (self.read)(&mut Scan::new(self.list.get(start as usize..)?))
     }
 }
 
@@ -395,180 +552,5 @@ pub(crate) fn fill<T>(field: &mut Option<T>, value: Option<T>) -> Option<()> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use ticker_market::decimal;
-
-    use super::*;
-    use crate::Out;
-    use crate::wire::{LevelPairs, Number, Quoted};
-
-    /// A frame with some of its bytes others, the way that numbers, strings and structure break.
-    pub(crate) fn changed(rng: &mut fastrand::Rng, frame: &[u8]) -> Vec<u8> {
-        const OTHERS: &[u8] = b"0123456789.-+eE\"\\,:[]{} \x00\x7f\xc3ntf";
-        let mut bytes = frame.to_vec();
-        for _ in 0..rng.usize(1..4) {
-            if bytes.is_empty() {
-                break;
-            }
-            let at = rng.usize(..bytes.len());
-            let other = OTHERS[rng.usize(..OTHERS.len())];
-            match rng.u8(..4) {
-                0 => bytes[at] = other,
-                1 => bytes.insert(at, other),
-                2 => _ = bytes.remove(at),
-                _ => {
-                    // A piece comes twice: a field, a level, half a number.
-                    let end = rng.usize(at..bytes.len().min(at + 24));
-                    let piece = bytes[at..=end].to_vec();
-                    bytes.splice(at..at, piece);
-                }
-            }
-        }
-        bytes
-    }
-
-    #[test]
-    fn numbers_are_those_of_the_general_way() {
-        let texts = [
-            "0",
-            "00",
-            "01",
-            "1",
-            "1.0",
-            "0.00005100",
-            ".5",
-            "5.",
-            ".",
-            "",
-            "1.2.3",
-            "123456789012345678",
-            "1e5",
-            "-1",
-            "1234567890123456789",
-            "0.123456789012345678",
-            "999999999999999999",
-            "12345678.123456789012",
-            "0.",
-            "00.1",
-        ];
-        for text in texts {
-            let quoted = format!("\"{text}\"");
-            if let Some(found) = Scan::new(quoted.as_bytes()).quoted() {
-                let general: Quoted = serde_json::from_str(&quoted).expect(text);
-                assert_eq!(format!("{found:?}"), format!("{:?}", general.0), "{text}");
-            }
-            let mut scan = Scan::new(text.as_bytes());
-            if let Some(found) = scan.number().filter(|_| scan.end().is_some()) {
-                let general: Number = serde_json::from_str(text).expect(text);
-                assert_eq!(format!("{found:?}"), format!("{:?}", general.0), "{text}");
-            }
-            let mut scan = Scan::new(text.as_bytes());
-            if let Some(found) = scan.whole().filter(|_| scan.end().is_some()) {
-                assert_eq!(found, serde_json::from_str::<u64>(text).expect(text));
-            }
-        }
-        let usual = Scan::new(br#""61737.63000000""#).quoted();
-        assert_eq!(usual.map(|d| (d, d.scale())), decimal::parse("61737.63000000").map(|d| (d, 8)));
-    }
-
-    /// What a scan accepts, serde reads the same, digit for digit: frames as they come, and frames of which some bytes are
-    /// others. Both ways give what they read as text.
-    pub(crate) fn reads_what_serde_reads(
-        frames: &[&str],
-        scan: impl Fn(&[u8], &mut Out) -> Option<String>,
-        parse: impl Fn(&[u8]) -> Option<String>,
-    ) {
-        let mut rng = fastrand::Rng::with_seed(13);
-        let (mut out, mut whole, mut spoilt) = (Out::default(), 0, 0);
-        for round in 0..1 + 12_000 / frames.len() {
-            for frame in frames {
-                let bytes = if round == 0 { frame.as_bytes().to_vec() } else { changed(&mut rng, frame.as_bytes()) };
-                let Some(scanned) = scan(&bytes, &mut out) else { continue };
-                *if round == 0 { &mut whole } else { &mut spoilt } += 1;
-                assert_eq!(Some(scanned), parse(&bytes), "{}", String::from_utf8_lossy(&bytes));
-            }
-        }
-        assert!(whole * 2 > frames.len() && spoilt > 500, "{whole} of {}, {spoilt}", frames.len());
-    }
-
-    #[test]
-    fn numbers_below_zero_are_those_of_the_general_way() {
-        for text in ["-1", "-0", "-0.0", "-1.50", "1", "--1", "-", "-01", "-.5", "-1e5"] {
-            let mut scan = Scan::new(text.as_bytes());
-            if let Some(found) = scan.signed_number().filter(|_| scan.end().is_some()) {
-                let general: Number = serde_json::from_str(text).expect(text);
-                assert_eq!(format!("{found:?}"), format!("{:?}", general.0), "{text}");
-                assert_eq!(found.is_sign_negative(), general.0.is_sign_negative(), "{text}");
-            }
-            let mut scan = Scan::new(text.as_bytes());
-            if let Some(found) = scan.integer().filter(|_| scan.end().is_some()) {
-                assert_eq!(found, serde_json::from_str::<i64>(text).expect(text));
-            }
-        }
-    }
-
-    #[test]
-    fn rows_are_read_when_their_turn_comes() {
-        for (text, rows) in [("[]", &[][..]), ("[7]", &[7u64]), ("[7,8,90]", &[7, 8, 90])] {
-            let mut scan = Scan::new(text.as_bytes());
-            let found = scan.rows(Scan::whole, |_| Some(())).expect(text);
-            assert!(scan.end().is_some() && found.clone().eq(rows.iter().copied()), "{text}");
-            assert!(found.reversed().expect("few").eq(rows.iter().rev().copied()), "{text}");
-        }
-        for bad in ["[7,x]", "[7,", "[8]"] {
-            assert!(Scan::new(bad.as_bytes()).rows(Scan::whole, |n| (n == 7).then_some(())).is_none());
-        }
-        let many = format!("[{}1]", "1,".repeat(REVERSED_MAX));
-        let rows = Scan::new(many.as_bytes()).rows(Scan::whole, |_| Some(())).expect("a list");
-        assert_eq!((rows.clone().count(), rows.reversed().is_none()), (REVERSED_MAX + 1, true));
-    }
-
-    #[test]
-    fn strings_end_at_the_first_quote() {
-        let mut rng = fastrand::Rng::with_seed(17);
-        for _ in 0..20_000 {
-            let text: Vec<u8> = (0..rng.usize(..40))
-                .map(|_| if rng.u8(..20) == 0 { rng.u8(..) } else { rng.u8(b' '..=b'~') })
-                .collect();
-            let mut scan = Scan::new(&text);
-            let end = text.iter().position(|c| !(0x20..0x7f).contains(c) || b"\"\\".contains(c));
-            let expected = end.filter(|end| text[*end] == b'"').map(|end| &text[..end]);
-            assert_eq!(scan.until_quote().map(str::as_bytes), expected);
-        }
-    }
-
-    #[test]
-    fn digits_are_the_same_in_any_company() {
-        let mut rng = fastrand::Rng::with_seed(19);
-        for _ in 0..50_000 {
-            let mut text = Vec::new();
-            for _ in 0..rng.usize(..22) {
-                text.push(if rng.u8(..12) == 0 { b'.' } else { rng.u8(b'0'..=b'9') });
-            }
-            let length = text.len();
-            text.extend([b'"', rng.u8(..)]);
-            text.resize(length + rng.usize(1..30), rng.u8(..));
-            let (mut at_once, mut by_byte) = (Scan::new(&text), Scan::new(&text));
-            let [one, other] = [at_once.digits(), by_byte.digits_by_byte()];
-            assert_eq!((format!("{one:?}"), at_once.rest), (format!("{other:?}"), by_byte.rest));
-        }
-    }
-
-    #[test]
-    fn levels_are_those_of_the_general_way() {
-        let mut rng = fastrand::Rng::with_seed(11);
-        let frame =
-            br#"[["61737.63000000","0.00000000"],["61730.17","12"],["12","0","0","2"],[".5","5.",-1.5,null,true]]"#;
-        let mut accepted = 0;
-        for _ in 0..20_000 {
-            let bytes = changed(&mut rng, frame);
-            let (mut scan, mut levels) = (Scan::new(&bytes), Vec::new());
-            if scan.pairs(&mut levels).and_then(|()| scan.end()).is_some() {
-                accepted += 1;
-                let general: LevelPairs = serde_json::from_slice(&bytes).expect("what a scan accepts is JSON");
-                assert_eq!(format!("{levels:?}"), format!("{:?}", general.0));
-            }
-        }
-        assert!(accepted > 1_000, "{accepted}");
-    }
-}
+#[path = "scan/tests.rs"]
+pub(crate) mod tests;

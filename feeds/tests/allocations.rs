@@ -256,6 +256,15 @@ const BOOKS: &[Case] = &[
 /// allocates once for each frame.
 const TRADES: &[Case] = &[
     Case {
+        venue: "bybit-linear",
+        begin: &[],
+        frame: |i| {
+            format!(
+                r#"{{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":[{{"T":1,"s":"BTCUSDT","S":"Buy","v":"0.250","p":"50000.10","L":"PlusTick","i":"a9188a0a-82bc-50de-be60-{i:012}","BT":false,"RPI":false,"seq":9100}}]}}"#
+            )
+        },
+    },
+    Case {
         venue: "coinbase-exchange",
         begin: &[],
         frame: |i| {

@@ -115,7 +115,8 @@ fn depth<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<DepthUpdate<'a>>
         b"pu" => fill(&mut before, scan.whole()),
         b"b" => fill(&mut bids, scan.pairs(&mut levels.bids)),
         b"a" => fill(&mut asks, scan.pairs(&mut levels.asks)),
-        b"e" | b"T" | b"ps" => scan.pass_over(),
+        b"T" => scan.signed().map(drop),
+        b"e" | b"ps" => scan.pass_over(),
         _ => None,
     })?;
     ends(scan)?;

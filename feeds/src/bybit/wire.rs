@@ -44,7 +44,7 @@ pub(super) struct BookData<'a> {
 }
 
 /// `publicTrade.<symbol>`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct WireTrade<'a> {
     #[serde(rename = "T")]
     pub(super) trade_ms: i64,

@@ -7,7 +7,7 @@ use ticker_market::{Level, Levels};
 
 use super::wire::{Ticker, WireTrade};
 use crate::Out;
-use crate::scan::{Rows, Scan, fill};
+use crate::scan::{Reversed, Rows, Scan, fill};
 use crate::wire::{MaybeQuoted, Quoted};
 
 /// A frame with one event.
@@ -55,31 +55,72 @@ fn head<'a>(scan: &mut Scan<'a>) -> Option<(&'a str, u64)> {
 
 /// A frame with one event, which is a list.
 #[derive(Debug)]
-pub(super) struct ListFrame<'a, T> {
+pub(super) struct ListFrame<'a, R> {
     pub(super) timestamp: &'a str,
     pub(super) sequence_num: u64,
-    pub(super) rows: Rows<'a, T>,
+    pub(super) rows: R,
 }
 
-/// A frame of trades; `None` where it is not of the usual form.
-pub(super) fn trades(bytes: &[u8]) -> Option<ListFrame<'_, WireTrade<'_>>> {
+/// A frame of trades, of which the newest come first: the oldest of these rows does. `None` where it is not of the usual
+/// form.
+pub(super) fn trades(bytes: &[u8]) -> Option<ListFrame<'_, Reversed<'_, WireTrade<'_>>>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"channel\":\"market_trades\"")?;
-    list(scan, b",\"trades\":", trade)
+    list(scan, b",\"trades\":", |scan| scan.reversed(trade))
 }
 
 /// From behind the channel to the end: the list under that key.
-fn list<'a, T>(mut scan: Scan<'a>, key: &[u8], row: fn(&mut Scan<'a>) -> Option<T>) -> Option<ListFrame<'a, T>> {
+fn list<'a, R>(
+    mut scan: Scan<'a>,
+    key: &[u8],
+    rows: impl FnOnce(&mut Scan<'a>) -> Option<R>,
+) -> Option<ListFrame<'a, R>> {
     let (timestamp, sequence_num) = head(&mut scan)?;
     scan.text()?;
     scan.eat(key)?;
-    let rows = scan.rows(row, |_| Some(()))?;
+    let rows = rows(&mut scan)?;
     scan.eat(b"}]}")?;
     scan.end()?;
     Some(ListFrame { timestamp, sequence_num, rows })
 }
 
 fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    let mut usual = *scan;
+    match usual_trade(&mut usual) {
+        Some(trade) => {
+            *scan = usual;
+            Some(trade)
+        }
+        None => any_trade(scan),
+    }
+}
+
+/// With its fields in the order that they come in.
+fn usual_trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    scan.eat(b"{\"product_id\":")?;
+    let product_id = scan.text()?;
+    scan.eat(b",\"trade_id\":")?;
+    let trade_id = scan.text()?;
+    scan.eat(b",\"price\":")?;
+    let price = scan.quoted()?;
+    scan.eat(b",\"size\":")?;
+    let size = scan.quoted()?;
+    scan.eat(b",\"time\":")?;
+    let time = scan.text()?;
+    scan.eat(b",\"side\":")?;
+    let side = scan.text()?;
+    scan.eat(b"}")?;
+    Some(WireTrade {
+        product_id: Cow::Borrowed(product_id),
+        trade_id: Cow::Borrowed(trade_id),
+        price: Quoted(price),
+        size: Quoted(size),
+        time: Cow::Borrowed(time),
+        side: Cow::Borrowed(side),
+    })
+}
+
+fn any_trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
     let (mut product_id, mut trade_id, mut price, mut size, mut time, mut side) = (None, None, None, None, None, None);
     scan.fields(|scan, key| match key {
         b"product_id" => fill(&mut product_id, scan.text()),
@@ -101,12 +142,12 @@ fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
 }
 
 /// A frame of tickers; `None` where it is not of the usual form.
-pub(super) fn tickers(bytes: &[u8]) -> Option<ListFrame<'_, Ticker<'_>>> {
+pub(super) fn tickers(bytes: &[u8]) -> Option<ListFrame<'_, Rows<'_, Ticker<'_>>>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"channel\":\"ticker")?;
     let _ = scan.eat(b"_batch");
     scan.eat(b"\"")?;
-    list(scan, b",\"tickers\":", ticker)
+    list(scan, b",\"tickers\":", |scan| scan.rows(ticker, |_| Some(())))
 }
 
 fn ticker<'a>(scan: &mut Scan<'a>) -> Option<Ticker<'a>> {
@@ -179,7 +220,9 @@ mod tests {
             &of(r#""channel":"market_trades""#),
             |bytes, _| {
                 let frame = trades(bytes)?;
-                Some(format!("{:?}", (frame.timestamp, frame.sequence_num, frame.rows.collect::<Vec<_>>())))
+                let mut rows: Vec<WireTrade<'_>> = frame.rows.collect();
+                rows.reverse();
+                Some(format!("{:?}", (frame.timestamp, frame.sequence_num, rows)))
             },
             |bytes| {
                 let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;

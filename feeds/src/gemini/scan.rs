@@ -4,23 +4,24 @@ use std::borrow::Cow;
 
 use ticker_market::Levels;
 
-use super::wire::{DepthUpdate, L2Updates};
+use super::wire::{DepthUpdate, L2Updates, V2Trade};
 use crate::Out;
 use crate::scan::{Scan, fill};
-use crate::wire::{LevelPairs, Sided};
+use crate::wire::{LevelPairs, Quoted, Sided};
 
 /// A change of a book, of either protocol.
 #[derive(Debug)]
 pub(super) enum Update<'a> {
     Depth(DepthUpdate<'a>),
-    /// Of Market Data v2; never a snapshot.
+    /// Of Market Data v2.
     L2(L2Updates<'a>),
 }
 
 /// `None` where the frame is not of the usual form. The vectors of its levels are of `out`.
 pub(super) fn update<'a>(bytes: &'a [u8], out: &mut Out) -> Option<Update<'a>> {
     let is_depth = bytes.starts_with(b"{\"e\":\"depthUpdate\",");
-    if !is_depth && !bytes.starts_with(b"{\"changes\":[") {
+    let begins = [&b"{\"changes\":["[..], b"{\"auction_events\":[", b"{\"type\":\"l2_updates\""];
+    if !is_depth && !begins.iter().any(|begin| bytes.starts_with(begin)) {
         return None;
     }
     let mut levels = Levels { bids: out.spare(), asks: out.spare(), ..Levels::default() };
@@ -29,9 +30,8 @@ pub(super) fn update<'a>(bytes: &'a [u8], out: &mut Out) -> Option<Update<'a>> {
             let (b, a) = (LevelPairs(levels.bids), LevelPairs(levels.asks));
             return Some(Update::Depth(DepthUpdate { b, a, ..update }));
         }
-    } else if let Some(symbol) = l2_updates(Scan::new(bytes), &mut levels) {
-        let symbol = Cow::Borrowed(symbol);
-        return Some(Update::L2(L2Updates { symbol, changes: Sided(levels), trades: None }));
+    } else if let Some(updates) = l2_updates(Scan::new(bytes), &mut levels) {
+        return Some(Update::L2(L2Updates { changes: Sided(levels), ..updates }));
     }
     out.recycle(levels);
     None
@@ -56,18 +56,47 @@ fn depth<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<DepthUpdate<'a>>
     Some(DepthUpdate { event_ns: event_ns?, s: Cow::Borrowed(s?), before: before?, last: last?, b, a })
 }
 
-/// The symbol; the changes are in `levels`.
-fn l2_updates<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<&'a str> {
-    let (mut changes, mut symbol, mut kind) = (None, None, None);
+/// All but the changes, which are in `levels`.
+fn l2_updates<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<L2Updates<'a>> {
+    let (mut changes, mut symbol, mut kind, mut auctions, mut trades) = (None, None, None, None, None);
     scan.fields(|scan, key| match key {
         b"changes" => fill(&mut changes, scan.sided(levels)),
         b"symbol" => fill(&mut symbol, scan.text()),
         b"type" => fill(&mut kind, scan.text()),
+        // Of a snapshot.
+        b"auction_events" => fill(&mut auctions, scan.eat(b"[]")),
+        b"trades" => {
+            let mut list = Vec::new();
+            scan.list(|scan| trade(scan).map(|trade| list.push(trade)))?;
+            fill(&mut trades, Some(list))
+        }
         _ => None,
     })?;
     scan.end()?;
-    changes?;
-    symbol.filter(|_| kind == Some("l2_updates"))
+    changes.filter(|()| kind == Some("l2_updates"))?;
+    Some(L2Updates { symbol: Cow::Borrowed(symbol?), changes: Sided::default(), trades })
+}
+
+fn trade<'a>(scan: &mut Scan<'a>) -> Option<V2Trade<'a>> {
+    let (mut symbol, mut event_id, mut timestamp) = (None, None, None);
+    let (mut price, mut quantity, mut side) = (None, None, None);
+    scan.fields(|scan, key| match key {
+        b"symbol" => fill(&mut symbol, scan.text()),
+        b"event_id" => fill(&mut event_id, scan.whole()),
+        b"timestamp" => fill(&mut timestamp, scan.signed()),
+        b"price" => fill(&mut price, scan.quoted()),
+        b"quantity" => fill(&mut quantity, scan.quoted()),
+        b"side" => fill(&mut side, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(V2Trade {
+        symbol: Cow::Borrowed(symbol?),
+        event_id: event_id?,
+        timestamp: timestamp?,
+        price: Quoted(price?),
+        quantity: Quoted(quantity?),
+        side: Cow::Borrowed(side?),
+    })
 }
 
 #[cfg(test)]
@@ -83,8 +112,7 @@ mod tests {
             "\n",
             include_str!("../../fixtures/gemini/v2.jsonl")
         );
-        let is_update =
-            |line: &&str| line.contains("depthUpdate") || line.contains("l2_updates") && !line.contains("trades");
+        let is_update = |line: &&str| line.contains("depthUpdate") || line.contains("l2_updates");
         let frames: Vec<&str> = text.lines().filter(is_update).collect();
         let parse = |bytes: &[u8]| {
             let head: Head<'_> = serde_json::from_slice(bytes).ok()?;

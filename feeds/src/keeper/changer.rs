@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use ticker_market::book::{Book, BookError, BookSide, is_same, order};
+use ticker_market::book::{Book, BookError, BookSide, InOrder, is_same, order};
 use ticker_market::{Decimal, Level};
 
 /// What it needs meanwhile, kept for its capacity.
@@ -37,20 +37,15 @@ impl Changer {
     ) -> Result<Vec<Level>, BookError> {
         let before = &mut self.before;
         before.clear();
-        book.exchange_all(side, changes, |level, was| {
-            if !is_same(was, level.size) {
-                changed.push(level);
-                before.push(was);
+        let in_order = book.exchange_all(side, changes, |level, was| {
+            if !is_same(was, &level.size) {
+                changed.push(*level);
+                before.push(*was);
             }
         })?;
         // Most venues send a side in order, one way or the other, and each price once.
-        let is_best_first = changed.is_sorted_by(|a, b| best_first(side, a, b).is_lt());
-        let is_best_last = !is_best_first && changed.is_sorted_by(|a, b| best_first(side, a, b).is_gt());
-        if is_best_last {
-            changed.reverse();
-            before.reverse();
-        }
-        if book.levels(side) > depth || !is_best_first && !is_best_last {
+        let is_best_first = in_order == InOrder::BestFirst;
+        if book.levels(side) > depth || !is_best_first {
             self.settle(book, side, depth, &mut changed);
         }
         Ok(changed)
@@ -71,7 +66,7 @@ impl Changer {
         // Of several changes of one price, the first says what it was, and the last what it is.
         for of_one in self.touched.chunk_by(|a, b| order(a.level.price, b.level.price).is_eq()) {
             if let ([first, ..], [.., last]) = (of_one, of_one)
-                && !is_same(first.before, last.level.size)
+                && !is_same(&first.before, &last.level.size)
             {
                 changed.push(last.level);
             }

@@ -328,3 +328,20 @@ fn the_checksum_is_that_of_the_documents() {
     book.replace(&levels).expect("fits");
     assert_eq!(checksum(&book), crc32fast::hash(b"64215064105100"));
 }
+
+#[test]
+fn digits_are_those_of_the_number() {
+    let put = |value: Decimal| {
+        let mut text = [0; 64];
+        let length = put_digits(&mut text, value);
+        String::from_utf8(text[..length].to_vec()).expect("digits")
+    };
+    assert_eq!(put(Decimal::ZERO), "");
+    let mut rng = fastrand::Rng::with_seed(17);
+    for _ in 0..100_000 {
+        let number = rng.u128(..1 << 96) >> rng.u32(..96);
+        if number > 0 {
+            assert_eq!(put(Decimal::from_i128_with_scale(number as i128, rng.u32(..28))), number.to_string());
+        }
+    }
+}

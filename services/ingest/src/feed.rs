@@ -148,9 +148,7 @@ impl Feed {
         for update in updates.drain(..) {
             let (encoded, data) = self.encode(update);
             events += usize::from(encoded);
-            if let Data::Book(levels) = data {
-                out.recycle(levels);
-            }
+            out.take_back(data);
             if events >= BUNDLE_EVENTS_MAX || self.buffer.len() >= BUNDLE_BYTES_MAX {
                 self.hand_in(std::mem::take(&mut events)).await?;
             }

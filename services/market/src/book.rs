@@ -5,7 +5,7 @@ mod side;
 use std::cmp::Ordering;
 
 pub use self::side::Best;
-use self::side::{Place, Side};
+use self::side::Side;
 
 use crate::event::{Level, Levels};
 use crate::{Decimal, decimal};
@@ -13,9 +13,6 @@ use crate::{Decimal, decimal};
 /// Levels that a side holds at most; a venue that sends more is refused (the largest real side in the recordings has
 /// 27,236).
 pub const LEVELS_PER_SIDE_MAX: usize = 200_000;
-
-/// Where a search begins that knows nothing better: most changes are near the best price.
-const BEST: usize = usize::MAX;
 
 /// Why a change was refused. The book is then in an undefined state and must be replaced by a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -43,6 +40,15 @@ impl Default for Book {
     fn default() -> Self {
         Self { bids: Side::bids(), asks: Side::asks(), sum: Some(0), text: Vec::new() }
     }
+}
+
+/// How levels follow each other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InOrder {
+    /// Each is worse than the one before it, or there is none.
+    BestFirst,
+    /// As they came; a price may come again.
+    AsTheyCame,
 }
 
 /// One side of a book.
@@ -83,7 +89,7 @@ impl Book {
                 if is_better && !level.size.is_zero() && !level.size.is_sign_negative() {
                     self.side_mut(side).push(*level);
                     self.sum_up(side, *level);
-                } else if self.find(side, level.price, BEST).is_err() {
+                } else if self.side(side).find(&level.price).is_none() {
                     self.set(side, *level)?;
                 }
             }
@@ -94,7 +100,8 @@ impl Book {
     /// Applies changed levels.
     pub fn apply(&mut self, levels: &Levels) -> Result<(), BookError> {
         self.exchange_all(BookSide::Bid, &levels.bids, |_, _| {})?;
-        self.exchange_all(BookSide::Ask, &levels.asks, |_, _| {})
+        self.exchange_all(BookSide::Ask, &levels.asks, |_, _| {})?;
+        Ok(())
     }
 
     /// Sets one level; a size of zero removes it. Returns whether the book changed.
@@ -104,51 +111,34 @@ impl Book {
 
     /// As [`Book::set`]. Returns the size that the price had before; zero where it had none.
     pub fn exchange(&mut self, side: BookSide, level: Level) -> Result<Decimal, BookError> {
-        self.exchange_near(side, level, &mut { BEST })
+        let mut before = Decimal::ZERO;
+        self.exchange_all(side, &[level], |_, was| before = *was)?;
+        Ok(before)
     }
 
-    /// As [`Book::exchange`] for one level after the other, quickest where they come in order, one way or the other.
-    /// `told` is given each with the size that its price had before.
+    /// As [`Book::exchange`] for several levels. `told` is given each with the size that its price had before: best first
+    /// where they come in order, one way or the other, which is quickest. Returns in what order.
     #[inline]
     pub fn exchange_all(
         &mut self,
         side: BookSide,
         levels: &[Level],
-        mut told: impl FnMut(Level, Decimal),
-    ) -> Result<(), BookError> {
-        let mut near = BEST;
-        for level in levels {
-            let before = self.exchange_near(side, *level, &mut near)?;
-            told(*level, before);
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn exchange_near(&mut self, side: BookSide, level: Level, near: &mut usize) -> Result<Decimal, BookError> {
-        if level.size.is_sign_negative() && !level.size.is_zero() {
-            return Err(BookError::NegativeSize);
-        }
-        let found = self.find(side, level.price, *near);
-        let (Ok(Place { run, .. }) | Err(Place { run, .. })) = found;
-        *near = run;
-        let list = self.side_mut(side);
-        let before = match found {
-            Ok(place) if level.size.is_zero() => list.remove(place),
-            // The digits of the wire are those of the last change, for venues that prove them.
-            Ok(place) => std::mem::replace(list.at_mut(place), level),
-            Err(_) if level.size.is_zero() => return Ok(Decimal::ZERO),
-            Err(_) if list.len() >= LEVELS_PER_SIDE_MAX => return Err(BookError::TooManyLevels),
-            Err(place) => {
-                list.insert(place, level);
-                Level { price: level.price, size: Decimal::ZERO }
-            }
+        mut told: impl FnMut(&Level, &Decimal),
+    ) -> Result<InOrder, BookError> {
+        let list = match side {
+            BookSide::Bid => &mut self.bids,
+            BookSide::Ask => &mut self.asks,
         };
-        if self.sum.is_some() && before.size != level.size {
-            self.unsum(side, before);
-            self.sum_up(side, level);
-        }
-        Ok(before.size)
+        let Some(sum) = &mut self.sum else { return list.exchange_all(levels, told) };
+        let text = &mut self.text;
+        let mut part = |level: Level| if level.size.is_zero() { 0 } else { level_crc_by(text, side, level) };
+        list.exchange_all(levels, |level, before| {
+            if !is_same(before, &level.size) {
+                let gone = part(Level { size: *before, ..*level });
+                *sum = sum.wrapping_sub(gone).wrapping_add(part(*level));
+            }
+            told(level, before);
+        })
     }
 
     /// Removes every level.
@@ -195,8 +185,7 @@ impl Book {
 
     /// The size at a price, if there is a level.
     pub fn size_at(&self, side: BookSide, price: Decimal) -> Option<Decimal> {
-        let place = self.find(side, price, BEST).ok()?;
-        Some(self.side(side).at(place).size)
+        self.side(side).find(&price).map(|level| level.size)
     }
 
     /// Is the best bid at or above the best ask? In continuous trading that is a fault.
@@ -247,11 +236,6 @@ impl Book {
         }
     }
 
-    #[inline]
-    fn find(&self, side: BookSide, price: Decimal, near: usize) -> Result<Place, Place> {
-        self.side(side).find(price, near)
-    }
-
     /// A level came.
     fn sum_up(&mut self, side: BookSide, level: Level) {
         if let Some(sum) = &mut self.sum
@@ -279,8 +263,13 @@ impl PartialEq for Book {
 
 /// Are two numbers the same, however they are written?
 #[inline]
-pub fn is_same(a: Decimal, b: Decimal) -> bool {
-    if a.scale() == b.scale() { a.mantissa() == b.mantissa() } else { a == b }
+pub fn is_same(a: &Decimal, b: &Decimal) -> bool {
+    let (x, y) = (a.unpack(), b.unpack());
+    if x.scale == y.scale && x.negative == y.negative {
+        (x.lo ^ y.lo) | (x.mid ^ y.mid) | (x.hi ^ y.hi) == 0
+    } else {
+        a == b
+    }
 }
 
 /// The order of two prices. Those of one instrument have one scale at nearly every venue, and then the digits decide.

@@ -55,27 +55,30 @@ impl Time {
     /// Parses RFC 3339 in UTC (`2026-08-09T21:05:49.020073Z`), with 0 to 9 digits of a second's fraction; what is
     /// beyond nanoseconds is cut off. Numeric offsets are not accepted: no venue here sends them.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
-        let b = text.as_bytes();
-        let num = |r: std::ops::Range<usize>| -> Option<i64> {
-            b.get(r)?.iter().try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
-        };
-        let punct = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
-        if b.len() < 20 || punct.iter().any(|&(i, c)| b[i] != c && !(c == b'T' && b[i] == b' ')) {
+        let (head, mut rest) = text.as_bytes().split_first_chunk::<19>()?;
+        // A byte that is no digit is a number above nine.
+        let digit = |at: usize| i64::from(head[at].wrapping_sub(b'0'));
+        let digits = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18];
+        let is_form =
+            (head[4], head[7], head[13], head[16]) == (b'-', b'-', b':', b':') && matches!(head[10], b'T' | b' ');
+        if !is_form || digits.into_iter().any(|at| digit(at) > 9) {
             return None;
         }
-        let (year, month, day) = (num(0..4)?, num(5..7)?, num(8..10)?);
-        let (hour, minute, second) = (num(11..13)?, num(14..16)?, num(17..19)?);
+        let two = |at: usize| digit(at) * 10 + digit(at + 1);
+        let (year, month, day) = (two(0) * 100 + two(2), two(5), two(8));
+        let (hour, minute, second) = (two(11), two(14), two(17));
         if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
             return None;
         }
-        let mut rest = &b[19..];
-        let mut nanos = 0i64;
-        if rest[0] == b'.' {
-            let digits = rest[1..].iter().take_while(|c| c.is_ascii_digit()).count();
-            for i in 0..9 {
-                nanos = nanos * 10 + if i < digits { i64::from(rest[1 + i] - b'0') } else { 0 };
+        let mut nanos = 0;
+        if let Some(fraction) = rest.strip_prefix(b".") {
+            let mut unit = 1_000_000_000;
+            rest = fraction;
+            while let Some((c @ b'0'..=b'9', after)) = rest.split_first() {
+                unit /= 10;
+                nanos += i64::from(c - b'0') * unit;
+                rest = after;
             }
-            rest = &rest[1 + digits..];
         }
         if rest != b"Z" {
             return None;

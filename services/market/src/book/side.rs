@@ -7,20 +7,24 @@
 //! Nearly always a key is the price. Where a price has more digits than the scale, or more than fit, keys keep the order
 //! but two prices may share one: then the prices themselves are compared.
 
-use std::cmp::Ordering;
+use std::hint::select_unpredictable;
 
-use super::order;
+use super::{BookError, InOrder, LEVELS_PER_SIDE_MAX, is_same, order};
 use crate::Decimal;
 use crate::event::Level;
 
-/// Levels of a run, at most: 2.5 KiB. One that is full is divided.
-const RUN_MAX: usize = 64;
+/// Levels of a run, at most: 1.2 KiB. One that is full is divided. One less than a power of two: then as many questions
+/// as it has bits find every place.
+const RUN_MAX: usize = 31;
 
 /// Two neighbours that have no more than this together become one.
-const RUNS_JOINED: usize = 24;
+const RUNS_JOINED: usize = 12;
 
 /// Levels of a run that is filled from a snapshot: room is left for changes.
-const RUN_FILLED: usize = 48;
+const RUN_FILLED: usize = 24;
+
+/// Runs next to the best price that are looked at all at once.
+const RUNS_NEAR: usize = 8;
 
 /// Empty runs that are kept for their room, at most.
 const SPARE_MAX: usize = 8;
@@ -39,25 +43,61 @@ pub(super) struct Side {
     worst: Vec<i64>,
     len: usize,
     spare: Vec<Run>,
+    /// Where the levels of a change are, kept for its capacity.
+    found: Vec<Found>,
 }
 
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 struct Run {
-    keys: Vec<i64>,
+    /// One for each level; behind them [`NO_KEY`].
+    keys: Box<[i64; RUN_MAX + 1]>,
     levels: Vec<Level>,
 }
 
-/// Where a level is, or would be.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Place {
-    pub(super) run: usize,
-    at: usize,
+/// Not below any key.
+const NO_KEY: i64 = i64::MAX;
+
+/// Where a level is, or would be: its run, and its place there. One number, so that it never goes by memory.
+#[derive(Clone, Copy, Debug)]
+struct Place(u64);
+
+impl Place {
+    #[inline]
+    fn new(run: usize, at: usize) -> Self {
+        Self((run as u64) << 32 | at as u64)
+    }
+
+    #[inline]
+    fn run(self) -> usize {
+        (self.0 >> 32) as usize
+    }
+
+    #[inline]
+    fn at(self) -> usize {
+        self.0 as u32 as usize
+    }
+}
+
+/// What is known of a changed level before it is set.
+#[derive(Clone, Copy, Debug)]
+struct Found {
     key: i64,
+    place: Place,
+    /// Is the key there?
+    is_there: bool,
 }
 
 impl Side {
     pub(super) fn bids() -> Self {
-        Self { is_ask: false, scale: 0, runs: Vec::new(), worst: Vec::new(), len: 0, spare: Vec::new() }
+        Self {
+            is_ask: false,
+            scale: 0,
+            runs: Vec::new(),
+            worst: Vec::new(),
+            len: 0,
+            spare: Vec::new(),
+            found: Vec::new(),
+        }
     }
 
     pub(super) fn asks() -> Self {
@@ -77,124 +117,209 @@ impl Side {
         Best { runs: self.runs.iter(), front: [].iter(), back: [].iter(), left: self.len }
     }
 
-    /// Looks for a price, quickest where it is in the run `near` or close to it.
-    #[inline]
-    pub(super) fn find(&self, price: Decimal, near: usize) -> Result<Place, Place> {
-        let key = self.key(price);
-        let Some(near) = self.worst.len().checked_sub(1).map(|last| last.min(near)) else {
-            return Err(Place { run: 0, at: 0, key });
-        };
-        // The last run whose worst price is not better: this one, the one before it, or wherever it is.
-        let run = if self.worst[near] > key {
-            match near.checked_sub(1) {
-                None => 0,
-                Some(before) if self.worst[before] <= key => before,
-                Some(before) => self.worst[..before].partition_point(|worst| *worst <= key).saturating_sub(1),
+    /// Looks for a price.
+    pub(super) fn find(&self, price: &Decimal) -> Option<&Level> {
+        let (place, is_there) = self.settle(self.found(self.key(price)), price);
+        is_there.then(|| self.at(place))
+    }
+
+    fn found(&self, key: i64) -> Found {
+        let run = self.run_of(key);
+        let (at, is_there) = self.runs.get(run).map_or((0, false), |run| run.search(key));
+        Found { key, place: Place::new(run, at), is_there }
+    }
+
+    /// The last run whose worst price is not better, or the first one. Most changes are near the best price.
+    ///
+    /// To begin at the run of the change before is slower: what cannot be foretold holds up the searches after it.
+    #[inline(always)]
+    fn run_of(&self, key: i64) -> usize {
+        match self.worst.last_chunk::<RUNS_NEAR>() {
+            Some(near) if near[0] <= key => {
+                let others = near[1..].iter().map(|worst| usize::from(*worst <= key)).sum::<usize>();
+                self.worst.len() - RUNS_NEAR + others
             }
-        } else {
-            match self.worst.get(near + 1) {
-                Some(next) if *next <= key => near + self.worst[near + 1..].partition_point(|worst| *worst <= key),
-                _ => near,
-            }
-        };
-        let found = &self.runs[run];
-        let at = found.keys.partition_point(|other| *other < key);
-        let place = Place { run, at, key };
-        match found.levels.get(at) {
-            Some(level) if found.keys[at] == key => match order(level.price, price) {
-                Ordering::Equal => Ok(place),
-                _ => self.find_by_price(price, key),
-            },
-            _ => Err(place),
+            _ => self.worst.partition_point(|worst| *worst <= key).saturating_sub(1),
         }
+    }
+
+    /// Is the price there? And if it is not, as its key is another's: where is it?
+    #[inline(always)]
+    fn settle(&self, found: Found, price: &Decimal) -> (Place, bool) {
+        let place = found.place;
+        if !found.is_there {
+            return (place, false);
+        }
+        match self.runs.get(place.run()).and_then(|run| run.levels.get(place.at())) {
+            Some(level) if is_same(&level.price, price) => (place, true),
+            Some(_) => self.find_by_price(price),
+            None => (place, false),
+        }
+    }
+
+    /// Sets levels, as [`Book::exchange_all`](super::Book::exchange_all). `told` is given each before it is set.
+    #[inline]
+    pub(super) fn exchange_all(
+        &mut self,
+        levels: &[Level],
+        mut told: impl FnMut(&Level, &Decimal),
+    ) -> Result<InOrder, BookError> {
+        let mut all = std::mem::take(&mut self.found);
+        if all.len() < levels.len() {
+            all.resize(levels.len(), Found { key: 0, place: Place(0), is_there: false });
+        }
+        let result = self.exchange_found(levels, &mut all[..levels.len()], &mut told);
+        self.found = all;
+        result
+    }
+
+    #[inline]
+    fn exchange_found(
+        &mut self,
+        levels: &[Level],
+        all: &mut [Found],
+        told: &mut impl FnMut(&Level, &Decimal),
+    ) -> Result<InOrder, BookError> {
+        // First all runs, then all places, then all changes: of what does not depend on each other the processor does
+        // several at once.
+        let (mut is_best_first, mut is_best_last, mut last) = (true, true, None);
+        for (found, level) in all.iter_mut().zip(levels) {
+            let key = self.key(&level.price);
+            if let Some(last) = last {
+                is_best_first &= key < last;
+                is_best_last &= key > last;
+            }
+            last = Some(key);
+            found.key = key;
+            found.place = Place::new(self.run_of(key), 0);
+        }
+        for found in all.iter_mut() {
+            let run = found.place.run();
+            let (at, is_there) = self.runs.get(run).map_or((0, false), |run| run.search(found.key));
+            found.place = Place::new(run, at);
+            found.is_there = is_there;
+        }
+        let in_order = if is_best_first || is_best_last { InOrder::BestFirst } else { InOrder::AsTheyCame };
+        // From best to worst no change moves what comes after it, unless runs are divided or joined. Places from this run
+        // on are to be looked for again.
+        let mut stale = if in_order == InOrder::BestFirst { usize::MAX } else { 0 };
+        let (scale, mut runs) = (self.scale, self.runs.len());
+        for i in 0..levels.len() {
+            let i = if is_best_first || !is_best_last { i } else { levels.len() - 1 - i };
+            let (Some(level), Some(found)) = (levels.get(i), all.get(i)) else { break };
+            let run = if found.place.run() >= stale {
+                self.exchange(self.found(self.key(&level.price)), level, told)?
+            } else {
+                self.exchange(*found, level, told)?
+            };
+            if self.runs.len() != runs {
+                (runs, stale) = (self.runs.len(), stale.min(run));
+            }
+            if self.scale != scale {
+                stale = 0;
+            }
+        }
+        Ok(in_order)
+    }
+
+    /// Sets one level, of which that is known. Returns its run.
+    #[inline(always)]
+    fn exchange(
+        &mut self,
+        found: Found,
+        level: &Level,
+        told: &mut impl FnMut(&Level, &Decimal),
+    ) -> Result<usize, BookError> {
+        let is_gone = level.size.is_zero();
+        if level.size.is_sign_negative() && !is_gone {
+            return Err(BookError::NegativeSize);
+        }
+        let (place, is_there) = self.settle(found, &level.price);
+        if !is_there && !is_gone && self.len >= LEVELS_PER_SIDE_MAX {
+            return Err(BookError::TooManyLevels);
+        }
+        let before = if is_there { self.at(place).size } else { Decimal::ZERO };
+        told(level, &before);
+        match (is_there, is_gone) {
+            (true, true) => self.remove(place),
+            // Of one price the digits may differ, so that this may change how it is written, not its key. The digits of
+            // the wire are those of the last change, for venues that prove them.
+            (true, false) => self.runs[place.run()].levels[place.at()] = *level,
+            (false, true) => {}
+            (false, false) => self.insert(place, found.key, level),
+        }
+        Ok(place.run())
     }
 
     /// Looks for a price that shares its key with another one.
     #[cold]
-    fn find_by_price(&self, price: Decimal, key: i64) -> Result<Place, Place> {
-        let cmp = |level: &Level| if self.is_ask { order(price, level.price) } else { order(level.price, price) };
+    fn find_by_price(&self, price: &Decimal) -> (Place, bool) {
+        let cmp = |level: &Level| if self.is_ask { order(*price, level.price) } else { order(level.price, *price) };
         let run = self.runs.partition_point(|run| cmp(&run.levels[0]).is_le()).saturating_sub(1);
         match self.runs[run].levels.binary_search_by(cmp) {
-            Ok(at) => Ok(Place { run, at, key }),
-            Err(at) => Err(Place { run, at, key }),
+            Ok(at) => (Place::new(run, at), true),
+            Err(at) => (Place::new(run, at), false),
         }
     }
 
-    pub(super) fn at_mut(&mut self, place: Place) -> &mut Level {
-        // Of one price the digits may differ, so that this may change how it is written, not its key.
-        &mut self.runs[place.run].levels[place.at]
+    fn at(&self, place: Place) -> &Level {
+        &self.runs[place.run()].levels[place.at()]
     }
 
-    pub(super) fn at(&self, place: Place) -> &Level {
-        &self.runs[place.run].levels[place.at]
-    }
-
-    pub(super) fn insert(&mut self, mut place: Place, level: Level) {
-        if self.rescale(level.price) {
-            place.key = self.key(level.price);
-        }
+    fn insert(&mut self, place: Place, key: i64, level: &Level) {
+        let key = if self.rescale(&level.price) { self.key(&level.price) } else { key };
+        let (mut run, mut at) = (place.run(), place.at());
         self.len += 1;
         if self.runs.is_empty() {
             let run = self.run();
             self.runs.push(run);
-            self.worst.push(place.key);
+            self.worst.push(key);
         }
-        if self.runs[place.run].keys.len() >= RUN_MAX {
+        if self.runs[run].levels.len() >= RUN_MAX {
             let half = RUN_MAX / 2;
             let mut upper = self.run();
-            let lower = &mut self.runs[place.run];
-            upper.keys.extend(lower.keys.drain(half..));
-            upper.levels.extend(lower.levels.drain(half..));
-            self.worst.insert(place.run + 1, upper.keys[0]);
-            self.runs.insert(place.run + 1, upper);
-            if place.at > half {
-                place = Place { run: place.run + 1, at: place.at - half, ..place };
+            self.runs[run].give(half, &mut upper);
+            self.worst.insert(run + 1, upper.keys[0]);
+            self.runs.insert(run + 1, upper);
+            if at > half {
+                (run, at) = (run + 1, at - half);
             }
         }
-        let run = &mut self.runs[place.run];
-        run.keys.insert(place.at, place.key);
-        run.levels.insert(place.at, level);
-        if place.at == 0 {
-            self.worst[place.run] = place.key;
+        self.runs[run].insert(at, key, *level);
+        if at == 0 {
+            self.worst[run] = key;
         }
     }
 
-    pub(super) fn remove(&mut self, place: Place) -> Level {
-        let Place { run, at, .. } = place;
-        let level = self.runs[run].levels.remove(at);
-        self.runs[run].keys.remove(at);
+    fn remove(&mut self, place: Place) {
+        let (run, at) = (place.run(), place.at());
+        self.runs[run].remove(at);
         self.len -= 1;
-        let left = self.runs[run].keys.len();
+        let left = self.runs[run].levels.len();
         if left == 0 {
             self.give_up(run);
         } else {
             if at == 0 {
                 self.worst[run] = self.runs[run].keys[0];
             }
-            if run > 0 && left + self.runs[run - 1].keys.len() <= RUNS_JOINED {
+            if run > 0 && left + self.runs[run - 1].levels.len() <= RUNS_JOINED {
                 let (before, after) = self.runs.split_at_mut(run);
-                before[run - 1].keys.append(&mut after[0].keys);
-                before[run - 1].levels.append(&mut after[0].levels);
+                after[0].give(0, &mut before[run - 1]);
                 self.give_up(run);
             }
         }
-        level
     }
 
     /// Appends a level that is better than all others.
     pub(super) fn push(&mut self, level: Level) {
-        self.rescale(level.price);
-        let key = self.key(level.price);
+        self.rescale(&level.price);
+        let key = self.key(&level.price);
         self.len += 1;
         match self.runs.last_mut() {
-            Some(run) if run.keys.len() < RUN_FILLED => {
-                run.keys.push(key);
-                run.levels.push(level);
-            }
+            Some(run) if run.levels.len() < RUN_FILLED => run.insert(run.levels.len(), key, level),
             _ => {
                 let mut run = self.run();
-                run.keys.push(key);
-                run.levels.push(level);
+                run.insert(0, key, level);
                 self.runs.push(run);
                 self.worst.push(key);
             }
@@ -207,13 +332,13 @@ impl Side {
         self.len -= extra;
         while extra > 0 {
             let run = &mut self.runs[0];
-            let count = run.keys.len().min(extra);
-            run.keys.drain(..count);
-            removed.extend(run.levels.drain(..count));
+            let count = run.levels.len().min(extra);
+            run.cut(count, removed);
             extra -= count;
-            match run.keys.first() {
-                Some(key) => self.worst[0] = *key,
-                None => self.give_up(0),
+            if run.levels.is_empty() {
+                self.give_up(0);
+            } else {
+                self.worst[0] = run.keys[0];
             }
         }
     }
@@ -221,8 +346,7 @@ impl Side {
     pub(super) fn clear(&mut self) {
         self.worst.clear();
         while let Some(mut run) = self.runs.pop() {
-            run.keys.clear();
-            run.levels.clear();
+            run.clear();
             self.keep(run);
         }
         self.len = 0;
@@ -231,7 +355,9 @@ impl Side {
     /// An empty run. The first grows as it must, because most books are small; where there are others it has its room.
     fn run(&mut self) -> Run {
         let room = if self.runs.is_empty() { 0 } else { RUN_MAX };
-        self.spare.pop().unwrap_or_else(|| Run { keys: Vec::with_capacity(room), levels: Vec::with_capacity(room) })
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Run { keys: Box::new([NO_KEY; RUN_MAX + 1]), levels: Vec::with_capacity(room) })
     }
 
     /// Takes an empty run out.
@@ -248,19 +374,17 @@ impl Side {
     }
 
     #[inline]
-    fn key(&self, price: Decimal) -> i64 {
-        let key = scaled(price, self.scale);
-        // Not its negative, which the least number does not have.
-        if self.is_ask { !key } else { key }
+    fn key(&self, price: &Decimal) -> i64 {
+        key_of(price, self.scale, self.is_ask)
     }
 
     /// Makes the scale of the keys that of a price with more digits, if all fit. Returns whether it is another now.
     #[inline]
-    fn rescale(&mut self, price: Decimal) -> bool {
+    fn rescale(&mut self, price: &Decimal) -> bool {
         if price.scale() <= self.scale && self.len > 0 {
             return false;
         }
-        self.rescale_to(price)
+        self.rescale_to(*price)
     }
 
     fn rescale_to(&mut self, price: Decimal) -> bool {
@@ -274,23 +398,75 @@ impl Side {
             return false;
         }
         self.scale = scale;
-        for at in 0..self.runs.len() {
-            let mut keys = std::mem::take(&mut self.runs[at].keys);
-            keys.clear();
-            keys.extend(self.runs[at].levels.iter().map(|level| self.key(level.price)));
-            self.worst[at] = keys[0];
-            self.runs[at].keys = keys;
+        let is_ask = self.is_ask;
+        for (run, worst) in self.runs.iter_mut().zip(&mut self.worst) {
+            for (key, level) in run.keys.iter_mut().zip(&run.levels) {
+                *key = key_of(&level.price, scale, is_ask);
+            }
+            *worst = run.keys[0];
         }
         true
     }
 }
 
+impl Run {
+    /// The place of the first key that is not below this one, and whether it is this one.
+    #[inline(always)]
+    fn search(&self, key: i64) -> (usize, bool) {
+        let mut at = 0;
+        for half in [16, 8, 4, 2, 1] {
+            // Chance decides, so that no branch can be foretold.
+            at = select_unpredictable(self.keys[at + half - 1] < key, at + half, at);
+        }
+        (at, self.keys[at] == key)
+    }
+
+    fn insert(&mut self, at: usize, key: i64, level: Level) {
+        self.keys.copy_within(at..self.levels.len(), at + 1);
+        self.keys[at] = key;
+        self.levels.insert(at, level);
+    }
+
+    fn remove(&mut self, at: usize) {
+        self.levels.remove(at);
+        self.keys.copy_within(at + 1.., at);
+    }
+
+    /// Gives the levels from there on to another, which has worse ones, or none.
+    fn give(&mut self, from: usize, to: &mut Run) {
+        let (count, room) = (self.levels.len(), to.levels.len());
+        to.keys[room..room + count - from].copy_from_slice(&self.keys[from..count]);
+        to.levels.extend(self.levels.drain(from..));
+        self.keys[from..count].fill(NO_KEY);
+    }
+
+    /// Moves the first levels to `removed`.
+    fn cut(&mut self, count: usize, removed: &mut Vec<Level>) {
+        removed.extend(self.levels.drain(..count));
+        self.keys.copy_within(count.., 0);
+        self.keys[RUN_MAX + 1 - count..].fill(NO_KEY);
+    }
+
+    fn clear(&mut self) {
+        self.keys[..self.levels.len()].fill(NO_KEY);
+        self.levels.clear();
+    }
+}
+
+#[inline]
+fn key_of(price: &Decimal, scale: u32, is_ask: bool) -> i64 {
+    let key = scaled(price, scale);
+    // Not its negative, which the least number does not have.
+    if is_ask { !key } else { key }
+}
+
 /// A price with so many digits behind the point, as a whole number: rounded down, and kept within what fits.
 #[inline]
-fn scaled(price: Decimal, scale: u32) -> i64 {
-    match i64::try_from(price.mantissa()) {
-        Ok(digits) if price.scale() == scale => digits,
-        _ => scaled_anew(price, scale),
+fn scaled(price: &Decimal, scale: u32) -> i64 {
+    let parts = price.unpack();
+    match i64::try_from(u64::from(parts.mid) << 32 | u64::from(parts.lo)) {
+        Ok(digits) if parts.hi == 0 && !parts.negative && parts.scale == scale => digits,
+        _ => scaled_anew(*price, scale),
     }
 }
 
@@ -384,127 +560,5 @@ impl DoubleEndedIterator for Best<'_> {
 impl ExactSizeIterator for Best<'_> {}
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    /// Against a map, with prices far and near, until it has grown to thousands and shrunk to nothing.
-    #[test]
-    fn levels_are_those_of_a_map() {
-        for (mut side, digits) in [(Side::bids(), 0), (Side::asks(), 0), (Side::bids(), 3), (Side::asks(), 3)] {
-            let mut x = 99u64;
-            let mut random = move |below: u64| {
-                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                (x >> 33) % below
-            };
-            let mut map = BTreeMap::new();
-            for round in 0..60_000u64 {
-                let price = if random(3) == 0 { random(20_000) } else { 19_000 + random(1_000) };
-                // With digits, numbers so large that no common scale holds them and the small ones: keys are shared.
-                let large = if digits > 0 && random(2) == 0 { 10_000_000_000_000_000_000 } else { 0 };
-                let mut price = Decimal::from_i128_with_scale(i128::from(price) + large, 0);
-                price.rescale(random(1 + digits) as u32);
-                let price = if digits > 0 && random(9) == 0 { -price } else { price };
-                let near = [usize::MAX, 0, random(400) as usize][random(3) as usize];
-                let grows = round < 40_000;
-                let level = Level { price, size: Decimal::from(round) };
-                match side.find(price, near) {
-                    Ok(place) => {
-                        assert_eq!(Some(&side.at(place).size), map.get(&price));
-                        if random(3) == 0 || !grows {
-                            assert_eq!(side.remove(place).size, map.remove(&price).expect("in the map"));
-                        } else {
-                            *side.at_mut(place) = level;
-                            map.insert(price, level.size);
-                        }
-                    }
-                    Err(place) => {
-                        assert!(!map.contains_key(&price), "{price}");
-                        if grows {
-                            side.insert(place, level);
-                            map.insert(price, level.size);
-                        }
-                    }
-                }
-                if round % 1_000 == 0 || side.len() < 20 {
-                    same(&side, &map);
-                }
-            }
-            let mut cut = Vec::new();
-            let ends = [map.first_key_value(), map.last_key_value()].map(|end| *end.expect("some are left").0);
-            let before = side.len();
-            side.truncate(before - 100, &mut cut);
-            assert_eq!((cut.len(), cut[0].price), (100, ends[usize::from(side.is_ask)]), "the worst first");
-            cut.iter().for_each(|level| _ = map.remove(&level.price));
-            same(&side, &map);
-            while let Some(price) = map.keys().next().copied() {
-                let place = side.find(price, 3).expect("there");
-                side.remove(place);
-                map.remove(&price);
-            }
-            same(&side, &map);
-        }
-    }
-
-    #[test]
-    fn keys_keep_the_order_whatever_the_digits() {
-        let texts = ["-79228162514264337593543950335", "-1.5", "-0.0000000001", "0", "0.0000000000000000000000000001"]
-            .into_iter()
-            .chain([
-                "0.5",
-                "0.50000000000000000001",
-                "0.51",
-                "7",
-                "92233720368547758.07",
-                "79228162514264337593543950335",
-            ]);
-        let prices: Vec<Decimal> = texts.map(|text| text.parse().expect(text)).collect();
-        for scale in 0..=SCALE_MAX {
-            for pair in prices.windows(2) {
-                assert!(scaled(pair[0], scale) <= scaled(pair[1], scale), "{pair:?} {scale}");
-            }
-        }
-        assert_eq!(scaled(Decimal::new(-15, 1), 0), -2, "down, not towards zero");
-    }
-
-    fn same(side: &Side, map: &BTreeMap<Decimal, Decimal>) {
-        let mut theirs: Vec<Level> = map.iter().rev().map(|(p, s)| Level { price: *p, size: *s }).collect();
-        if side.is_ask {
-            theirs.reverse();
-        }
-        assert!(side.iter().eq(&theirs));
-        assert!(side.iter().rev().eq(theirs.iter().rev()));
-        assert_eq!((side.iter().len(), side.len(), side.best()), (theirs.len(), theirs.len(), theirs.first()));
-        for (run, worst) in side.runs.iter().zip(&side.worst) {
-            assert!(run.keys.iter().copied().eq(run.levels.iter().map(|level| side.key(level.price))));
-            assert!(run.keys[0] == *worst && run.keys.len() <= RUN_MAX);
-        }
-        assert_eq!(side.runs.len(), side.worst.len());
-    }
-
-    #[test]
-    fn both_ends_meet() {
-        let mut side = Side::bids();
-        for price in 0..300u32 {
-            side.push(Level { price: price.into(), size: Decimal::ONE });
-        }
-        for skip in [0, 1, 47, 48, 49, 95, 96, 97, 200, 299, 300, 301] {
-            let (mut iter, mut slowly) = (side.iter(), side.iter());
-            (0..skip).for_each(|_| _ = slowly.next());
-            assert_eq!((iter.nth(skip), iter.len()), (slowly.next(), slowly.len()), "{skip}");
-            assert!(iter.eq(slowly));
-        }
-        let mut iter = side.iter();
-        let (mut front, mut back) = (Vec::new(), Vec::new());
-        while let Some(level) = iter.next() {
-            front.push(level.price);
-            back.extend(iter.next_back().map(|level| level.price));
-        }
-        assert_eq!((front.len(), back.len(), iter.len()), (150, 150, 0));
-        back.reverse();
-        assert!(front.into_iter().chain(back).eq((0..300u32).rev().map(Decimal::from)));
-        side.clear();
-        assert!(side.iter().next().is_none() && side.best().is_none());
-    }
-}
+#[path = "side/tests.rs"]
+mod tests;
