@@ -24,12 +24,24 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     let title =
         "TLS and QUIC: the market's 200 topics and 5,000 events/s, 100 readers of 20 topics each; 1,000 idle ones";
     let mut section = Section::new("secure", title);
+    if !plan.idle_only {
+        encrypted_market(plan, at, &mut section)?;
+    }
+    for (way, measured) in idle_readers(&[Way::Tls, Way::Http3, Way::WebTransport, Way::Session], at, &mut section)? {
+        let what = format!("{}: memory an idle reader", way.name());
+        section.goal(&Goal { what, measured, limit: 24.0, unit: "KiB", of: String::new() });
+    }
+    Ok(section)
+}
+
+/// What an event costs over TLS and over QUIC.
+fn encrypted_market(plan: Plan, at: &Places, section: &mut Section) -> Result<(), String> {
     let ways = [Way::Tls, Way::Http3, Way::WebTransport, Way::Datagrams];
     let mut subjects: Vec<(Way, bool)> = ways.iter().map(|way| (*way, false)).collect();
     if plan.peers {
         subjects.push((Way::Http3, true));
     }
-    let flows = flows(&subjects, plan, at, &mut section)?;
+    let flows = flows(&subjects, plan, at, section)?;
     section.line(
         "Asked for: 50,000 events/s. Datagrams carry the quotes, the newest of each; trades go on the stream. Caddy (Debian) \
          stands between HTTP/3 and an edge's plain SSE: its own CPU alone.",
@@ -41,18 +53,27 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     };
     goal("SSE over HTTP/3: CPU an event", cpu(1), 1.5);
     goal("WebTransport datagrams: CPU an event", cpu(3), 1.2);
-    let most = idle_readers(&ways[..3], at, &mut section)?;
-    let what = "idle over QUIC: memory a reader".to_owned();
-    section.goal(&Goal { what, measured: most, limit: 24.0, unit: "KiB", of: String::new() });
-    Ok(section)
+    Ok(())
 }
 
 /// The same over WebRTC, beside TLS.
 pub(crate) fn rtc(plan: Plan, at: &Places) -> Result<Section, String> {
     let title = "WebRTC: the market's 200 topics and 5,000 events/s, 100 readers of 20 topics each; 1,000 idle peers";
     let mut section = Section::new("rtc", title);
+    if !plan.idle_only {
+        peers_market(plan, at, &mut section)?;
+    }
+    for (_, measured) in idle_readers(&[Way::Tls, Way::Rtc], at, &mut section)? {
+        let what = "idle over WebRTC: memory a peer".to_owned();
+        section.goal(&Goal { what, measured, limit: 120.0, unit: "KiB", of: String::new() });
+    }
+    Ok(section)
+}
+
+/// What an event costs over WebRTC.
+fn peers_market(plan: Plan, at: &Places, section: &mut Section) -> Result<(), String> {
     let ways = [Way::Tls, Way::Rtc, Way::RtcLive];
-    let flows = flows(&ways.map(|way| (way, false)), plan, at, &mut section)?;
+    let flows = flows(&ways.map(|way| (way, false)), plan, at, section)?;
     section.line(
         "Asked for: 50,000 events/s. Readers are the edge's own state machines (str0m) at the other end, an answer to each \
          packet where SCTP asks for one. `ticker-live` carries the quotes, the newest of each; trades go on the session's channel.",
@@ -61,10 +82,7 @@ pub(crate) fn rtc(plan: Plan, at: &Places) -> Result<Section, String> {
         let (what, measured) = (format!("{}: CPU an event", way.name()), median(&flows[at], |f| f.cpu_per_event));
         section.goal(&Goal { what, measured, limit: 5.0, unit: "µs", of: String::new() });
     }
-    let most = idle_readers(&[Way::Tls, Way::Rtc], at, &mut section)?;
-    let what = "idle over WebRTC: memory a peer".to_owned();
-    section.goal(&Goal { what, measured: most, limit: 120.0, unit: "KiB", of: String::new() });
-    Ok(section)
+    Ok(())
 }
 
 /// Measures readers of each way, by our edge or by Caddy, and tells of it.
@@ -177,10 +195,10 @@ fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Measure, Strin
     Ok(flow)
 }
 
-/// The most that one costs which is not plain TLS, in KiB.
-fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<f64, String> {
+/// What one costs, in KiB, over each way but TLS.
+fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<Vec<(Way, f64)>, String> {
     let feed = Feed::quotes(1, 0.0);
-    let (mut rows, mut most) = (Vec::new(), 0.0f64);
+    let (mut rows, mut costs) = (Vec::new(), Vec::new());
     for way in ways {
         wait_for_calm();
         let (mut rig, secure) = self::rig(*way, feed, at)?;
@@ -198,11 +216,11 @@ fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<f64,
         say(&format!("  idle, {}: {kib:.1} KiB and {cpu:.1} µs/s a reader", way.name()));
         rows.push(vec![way.name().to_owned(), format!("**{kib:.1}**"), format!("{cpu:.1}")]);
         if *way != Way::Tls {
-            most = most.max(kib);
+            costs.push((*way, kib));
         }
     }
     section.table(&["idle reader, a connection each", "resident KiB", "CPU µs/s"], &rows);
-    Ok(most)
+    Ok(costs)
 }
 
 /// Debian's Caddy, which answers HTTP/3 and asks that address.
