@@ -1,6 +1,6 @@
 //! What waits in a pipe: batches of messages, from a shard to the task of their transport.
 //!
-//! tokio's channel would do, but keeps 1.3 KiB even where nothing waits; most pipes are idle.
+//! tokio's channel would do, but keeps a block of 32 places even where nothing waits; most pipes are idle.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
