@@ -12,8 +12,8 @@ const LINES_MAX: usize = 600;
 /// What is written by hand and read by people.
 const SOURCES: &[&str] = &["css", "html", "js", "mjs", "proto", "py", "rs", "sh", "ts"];
 
-/// What is built or installed.
-const NOT_OURS: &[&str] = &["target", "node_modules", "dist", "__pycache__"];
+/// What is built or installed, or others wrote.
+const NOT_OURS: &[&str] = &["target", "node_modules", "dist", "__pycache__", "third_party"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

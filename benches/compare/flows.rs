@@ -16,6 +16,8 @@ pub(crate) struct Plan {
     pub(crate) runs: usize,
     pub(crate) times: Times,
     pub(crate) peers: bool,
+    /// Of readers over TLS, QUIC and WebRTC only the idle ones.
+    pub(crate) idle_only: bool,
 }
 
 /// Each subject once in every round, so that what changes meanwhile meets all of them.

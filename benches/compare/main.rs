@@ -68,6 +68,9 @@ struct Args {
     /// One run of five seconds each: to see where one stands
     #[arg(long)]
     quick: bool,
+    /// Of secure and rtc, only what an idle reader costs; give `--results` too, or this is all that their sections have
+    #[arg(long)]
+    idle_only: bool,
     /// Ours and the bare loop only; nothing is installed
     #[arg(long)]
     no_peers: bool,
@@ -170,6 +173,7 @@ fn run(args: &Args) -> Result<(), String> {
         runs,
         times: Times { warm_up: Duration::from_secs(2), measure: Duration::from_secs_f64(seconds) },
         peers: !args.no_peers,
+        idle_only: args.idle_only,
     };
     if plan.peers {
         at.install()?;
@@ -225,6 +229,9 @@ fn how(args: &Args, name: &str) -> String {
     }
     if matches!(name, "idle" | "hundred") {
         how.push_str(&format!(" --idle-seconds {}", args.idle_seconds));
+    }
+    if args.idle_only {
+        how.push_str(" --idle-only");
     }
     if args.no_peers {
         how.push_str(" --no-peers");

@@ -24,12 +24,24 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     let title =
         "TLS and QUIC: the market's 200 topics and 5,000 events/s, 100 readers of 20 topics each; 1,000 idle ones";
     let mut section = Section::new("secure", title);
+    if !plan.idle_only {
+        encrypted_market(plan, at, &mut section)?;
+    }
+    for (way, measured) in idle_readers(&[Way::Tls, Way::Http3, Way::WebTransport, Way::Session], at, &mut section)? {
+        let what = format!("{}: memory an idle reader", way.name());
+        section.goal(&Goal { what, measured, limit: 24.0, unit: "KiB", of: String::new() });
+    }
+    Ok(section)
+}
+
+/// What an event costs over TLS and over QUIC.
+fn encrypted_market(plan: Plan, at: &Places, section: &mut Section) -> Result<(), String> {
     let ways = [Way::Tls, Way::Http3, Way::WebTransport, Way::Datagrams];
     let mut subjects: Vec<(Way, bool)> = ways.iter().map(|way| (*way, false)).collect();
     if plan.peers {
         subjects.push((Way::Http3, true));
     }
-    let flows = flows(&subjects, plan, at, &mut section)?;
+    let flows = flows(&subjects, plan, at, section)?;
     section.line(
         "Asked for: 50,000 events/s. Datagrams carry the quotes, the newest of each; trades go on the stream. Caddy (Debian) \
          stands between HTTP/3 and an edge's plain SSE: its own CPU alone.",
@@ -41,20 +53,32 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
     };
     goal("SSE over HTTP/3: CPU an event", cpu(1), 1.5);
     goal("WebTransport datagrams: CPU an event", cpu(3), 1.2);
-    let most = idle_readers(&ways[..3], at, &mut section)?;
-    let what = "idle over QUIC: memory a reader".to_owned();
-    section.goal(&Goal { what, measured: most, limit: 24.0, unit: "KiB", of: String::new() });
-    Ok(section)
+    Ok(())
 }
 
 /// The same over WebRTC, beside TLS.
 pub(crate) fn rtc(plan: Plan, at: &Places) -> Result<Section, String> {
     let title = "WebRTC: the market's 200 topics and 5,000 events/s, 100 readers of 20 topics each; 1,000 idle peers";
     let mut section = Section::new("rtc", title);
-    let over_rtc = |live, protobuf| Way::Rtc(Channels { live, protobuf });
-    let [session, small] = [over_rtc(false, false), over_rtc(false, true)];
-    let ways = [Way::Tls, session, over_rtc(true, false), small, over_rtc(true, true)];
-    let flows = flows(&ways.map(|way| (way, false)), plan, at, &mut section)?;
+    if !plan.idle_only {
+        peers_market(plan, at, &mut section)?;
+    }
+    for (_, measured) in idle_readers(&[Way::Tls, over_rtc(false, false)], at, &mut section)? {
+        let what = "idle over WebRTC: memory a peer".to_owned();
+        section.goal(&Goal { what, measured, limit: 120.0, unit: "KiB", of: String::new() });
+    }
+    Ok(section)
+}
+
+fn over_rtc(live: bool, protobuf: bool) -> Way {
+    Way::Rtc(Channels { live, protobuf })
+}
+
+/// What an event costs over WebRTC.
+fn peers_market(plan: Plan, at: &Places, section: &mut Section) -> Result<(), String> {
+    let [json, protobuf] = [false, true].map(|protobuf| [false, true].map(|live| over_rtc(live, protobuf)));
+    let ways = [Way::Tls, json[0], json[1], protobuf[0], protobuf[1]];
+    let flows = flows(&ways.map(|way| (way, false)), plan, at, section)?;
     section.line(
         "Asked for: 50,000 events/s. Readers are the edge's own state machines (str0m) at the other end, an answer to each \
          packet where SCTP asks for one. `ticker-live` carries the quotes, the newest of each; trades go on the session's channel. \
@@ -64,10 +88,7 @@ pub(crate) fn rtc(plan: Plan, at: &Places) -> Result<Section, String> {
         let (what, measured) = (format!("{}: CPU an event", way.name()), median(&flows[at], |f| f.cpu_per_event));
         section.goal(&Goal { what, measured, limit: 5.0, unit: "µs", of: String::new() });
     }
-    let most = idle_readers(&[Way::Tls, session], at, &mut section)?;
-    let what = "idle over WebRTC: memory a peer".to_owned();
-    section.goal(&Goal { what, measured: most, limit: 120.0, unit: "KiB", of: String::new() });
-    Ok(section)
+    Ok(())
 }
 
 /// Measures readers of each way, by our edge or by Caddy, and tells of it.
@@ -180,10 +201,10 @@ fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Measure, Strin
     Ok(flow)
 }
 
-/// The most that one costs which is not plain TLS, in KiB.
-fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<f64, String> {
+/// What one costs, in KiB, over each way but TLS.
+fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<Vec<(Way, f64)>, String> {
     let feed = Feed::quotes(1, 0.0);
-    let (mut rows, mut most) = (Vec::new(), 0.0f64);
+    let (mut rows, mut costs) = (Vec::new(), Vec::new());
     for way in ways {
         wait_for_calm();
         let (mut rig, secure) = self::rig(*way, feed, at)?;
@@ -201,11 +222,11 @@ fn idle_readers(ways: &[Way], at: &Places, section: &mut Section) -> Result<f64,
         say(&format!("  idle, {}: {kib:.1} KiB and {cpu:.1} µs/s a reader", way.name()));
         rows.push(vec![way.name().to_owned(), format!("**{kib:.1}**"), format!("{cpu:.1}")]);
         if *way != Way::Tls {
-            most = most.max(kib);
+            costs.push((*way, kib));
         }
     }
     section.table(&["idle reader, a connection each", "resident KiB", "CPU µs/s"], &rows);
-    Ok(most)
+    Ok(costs)
 }
 
 /// Debian's Caddy, which answers HTTP/3 and asks that address.

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use memchr::memmem::Finder;
+use prost::Message as _;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use ticker_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -33,6 +35,8 @@ pub(crate) enum Way {
     WebTransport,
     /// WebTransport, states as datagrams.
     Datagrams,
+    /// A session without HTTP, `ticker/1`. Only connected: its events are not looked at.
+    Session,
     /// WebRTC.
     Rtc(Channels),
 }
@@ -57,6 +61,7 @@ impl Way {
             Self::Rtc(Channels { live: true, protobuf: false }) => "WebRTC, `ticker-live`",
             Self::Rtc(Channels { live: false, protobuf: true }) => "WebRTC, channel `ticker`, Protobuf",
             Self::Rtc(Channels { live: true, protobuf: true }) => "WebRTC, `ticker-live`, Protobuf",
+            Self::Session => "session over QUIC, `ticker/1`",
         }
     }
 }
@@ -178,7 +183,7 @@ async fn readers(
     stopped: oneshot::Receiver<()>,
 ) {
     let connecting = Arc::new(Semaphore::new(CONNECTING_MAX));
-    let dial = match Dial::new(target) {
+    let dial = match Dial::new(target, if way == Way::Session { b"ticker/1" } else { b"h3" }) {
         Ok(dial) => Arc::new(dial),
         Err(why) => return lock(&shared).why = Some(why),
     };
@@ -196,6 +201,7 @@ async fn readers(
                 Way::WebTransport => over_webtransport(&dial, &topics, false, &shared, served).await,
                 Way::Datagrams => over_webtransport(&dial, &topics, true, &shared, served).await,
                 Way::Rtc(channels) => rtc_reader::read(target, &topics, channels, &shared, served).await,
+                Way::Session => over_quic(&dial, topics, &shared, served).await,
             };
             let mut seen = lock(&shared);
             seen.ended += 1;
@@ -213,7 +219,8 @@ struct Dial {
 }
 
 impl Dial {
-    fn new(target: SocketAddr) -> Result<Self, String> {
+    /// What QUIC speaks is `alpn`.
+    fn new(target: SocketAddr, alpn: &[u8]) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let config = |alpn: &[u8]| -> Result<rustls::ClientConfig, String> {
             let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -225,7 +232,7 @@ impl Dial {
             config.alpn_protocols = vec![alpn.to_vec()];
             Ok(config)
         };
-        let crypto = QuicClientConfig::try_from(config(b"h3")?).map_err(|e| e.to_string())?;
+        let crypto = QuicClientConfig::try_from(config(alpn)?).map_err(|e| e.to_string())?;
         let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(|e| e.to_string())?;
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
         Ok(Self { target, tls: Arc::new(config(b"http/1.1")?).into(), endpoint })
@@ -348,6 +355,23 @@ async fn over_webtransport(
     tokio::select! {
         ended = on_stream => ended,
         ended = by_datagram => ended,
+    }
+}
+
+/// Events are Protobuf, so they are not counted.
+async fn over_quic(dial: &Dial, topics: Vec<String>, shared: &Shared, served: impl FnOnce()) -> Result<(), String> {
+    let connection = dial.quic().await?;
+    let (mut send, mut receive) = connection.open_bi().await.map_err(|e| e.to_string())?;
+    let subscribe = v1::Subscribe { id: 1, topics, ..v1::Subscribe::default() };
+    let request = v1::SessionRequest { message: Some(v1::session_request::Message::Subscribe(subscribe)) };
+    send.write_all(&request.encode_length_delimited_to_vec()).await.map_err(|e| e.to_string())?;
+    let (mut buffer, mut served) = (vec![0; 16 * 1024], Some(served));
+    loop {
+        let Some(n) = receive.read(&mut buffer).await.map_err(|e| e.to_string())? else { return Ok(()) };
+        lock(shared).bytes += n as u64;
+        if let Some(served) = served.take() {
+            served();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A session on one bidirectional QUIC stream, with datagrams beside it: what WebTransport and QUIC without HTTP share.
 
+use std::future::Future;
+
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use ticker_proto::message::Request;
@@ -64,39 +66,42 @@ pub(crate) struct Ended {
 }
 
 /// Carries a session until it ends by itself; `None` if the reader is gone.
-pub(crate) async fn run(
+pub(crate) fn run<'a>(
     mut pipe: Pipe,
     framing: Framing,
-    send: &mut SendStream,
+    send: &'a mut SendStream,
     (first, receive): (Bytes, RecvStream),
-    datagrams: &Datagrams,
-) -> Option<Ended> {
-    let (requests, stalled) = (pipe.requests(), pipe.stalled());
-    let writing = async {
-        while let Some(batch) = pipe.next().await {
-            let mut pieces = written(&batch, framing, datagrams).await;
-            drop(batch);
-            if send.write_all_chunks(&mut pieces).await.is_err() {
-                return None;
+    datagrams: &'a Datagrams,
+) -> impl Future<Output = Option<Ended>> + Send + use<'a> {
+    // Not a function that is `async`: a session would keep two places for each of these.
+    async move {
+        let (requests, stalled) = (pipe.requests(), pipe.stalled());
+        let writing = async {
+            while let Some(batch) = pipe.next().await {
+                let mut pieces = written(&batch, framing, datagrams).await;
+                drop(batch);
+                if send.write_all_chunks(&mut pieces).await.is_err() {
+                    return None;
+                }
             }
+            let _ = send.finish();
+            Some(match pipe.closing() {
+                Some(closing) => {
+                    let code = closing.ending.code;
+                    Ended { code: code.websocket_close(), reason: format!("{code} {}", closing.cursor) }
+                }
+                None => Ended { code: Code::Draining.websocket_close(), reason: Code::Draining.to_string() },
+            })
+        };
+        tokio::select! {
+            () = read(first, receive, framing, &requests) => return None,
+            ended = writing => return ended,
+            () = stalled.told() => {}
         }
-        let _ = send.finish();
-        Some(match pipe.closing() {
-            Some(closing) => {
-                let code = closing.ending.code;
-                Ended { code: code.websocket_close(), reason: format!("{code} {}", closing.cursor) }
-            }
-            None => Ended { code: Code::Draining.websocket_close(), reason: Code::Draining.to_string() },
-        })
-    };
-    tokio::select! {
-        () = read(first, receive, framing, &requests) => return None,
-        ended = writing => return ended,
-        () = stalled.told() => {}
+        // What it has not taken is let go.
+        let _ = send.reset(VarInt::from_u32(0));
+        Some(Ended { code: Code::SlowConsumer.websocket_close(), reason: Code::SlowConsumer.to_string() })
     }
-    // What it has not taken is let go.
-    let _ = send.reset(VarInt::from_u32(0));
-    Some(Ended { code: Code::SlowConsumer.websocket_close(), reason: Code::SlowConsumer.to_string() })
 }
 
 /// Sends what goes by datagram, and gives the bytes of the rest. Small messages are put together; a large one, or one that
@@ -140,36 +145,44 @@ async fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> 
 }
 
 /// Reads requests until the reader is gone. Whoever only ends its side of the stream goes on being served.
-async fn read(first: Bytes, mut receive: RecvStream, framing: Framing, requests: &Requests) {
-    let mut decoder = Decoder::new(framing);
-    let mut deaf = false;
-    let mut bytes = first;
-    loop {
-        let mut all = Vec::new();
-        // Taken, so that nothing of it is kept while the next is awaited.
-        let result = decoder.feed(&std::mem::take(&mut bytes), |message| {
-            all.push(match framing {
-                Framing::Lines => Request::from_json(message),
-                Framing::Lengths => Request::from_protobuf(message),
+fn read(
+    mut bytes: Bytes,
+    mut receive: RecvStream,
+    framing: Framing,
+    requests: &Requests,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let mut decoder = Decoder::new(framing);
+        let mut deaf = false;
+        loop {
+            let mut all = Vec::new();
+            // Taken, so that nothing of it is kept while the next is awaited.
+            let result = decoder.feed(&std::mem::take(&mut bytes), |message| {
+                all.push(match framing {
+                    Framing::Lines => Request::from_json(message),
+                    Framing::Lengths => Request::from_protobuf(message),
+                });
             });
-        });
-        for request in all {
-            requests.send(request.map_err(|e| Refusal::new(Code::BadRequest, e.to_string()))).await;
-        }
-        if let Err(error) = result {
-            // The session ends, with a cursor; whatever still comes is passed over.
-            deaf = true;
-            let message = format!("{error}: send smaller requests");
-            requests.send(Err(Refusal::new(Code::MessageTooLarge, message))).await;
-        }
-        bytes = loop {
-            // Chunks are the connection's own: an idle reader has no buffer here.
-            match receive.read_chunk(READ_BYTES, true).await {
-                Ok(None) => return std::future::pending().await,
-                Ok(Some(_)) if deaf => {}
-                Ok(Some(chunk)) => break chunk.bytes,
-                Err(_) => return,
+            for request in all {
+                let request = request.map_err(|e| Refusal::new(Code::BadRequest, e.to_string()));
+                // Apart, since a session hardly ever sends one.
+                Box::pin(requests.send(request)).await;
             }
-        };
+            if let Err(error) = result {
+                // The session ends, with a cursor; whatever still comes is passed over.
+                deaf = true;
+                let message = format!("{error}: send smaller requests");
+                Box::pin(requests.send(Err(Refusal::new(Code::MessageTooLarge, message)))).await;
+            }
+            bytes = loop {
+                // Chunks are the connection's own: an idle reader has no buffer here.
+                match receive.read_chunk(READ_BYTES, true).await {
+                    Ok(None) => return std::future::pending().await,
+                    Ok(Some(_)) if deaf => {}
+                    Ok(Some(chunk)) => break chunk.bytes,
+                    Err(_) => return,
+                }
+            };
+        }
     }
 }

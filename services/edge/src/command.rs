@@ -9,16 +9,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use ticker_market::{Instrument, Topic};
 use ticker_proto::message::{Request, Subscribe};
-use ticker_proto::{Encoded, Form, Frame};
+use ticker_proto::{Form, Frame};
 use ticker_session::catalogue::Refusal;
 use ticker_session::{Closing, Ending, Need, Page, SessionId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::batches;
+
 /// Commands that wait for a shard, at most; who has more waits.
 pub(crate) const COMMANDS_MAX: usize = 4_096;
-
-/// Batches of messages that wait for the reader of a pipe, at most; beyond that the session counts as slow.
-pub(crate) const PIPE_BATCHES_MAX: usize = 4;
 
 /// Bytes of one batch, about: with those before it in the transport's own buffers, what a reader who takes nothing costs.
 /// What lies behind them can still be conflated.
@@ -114,7 +113,7 @@ pub(crate) struct OpenPipe {
     pub(crate) subscribe: Option<Subscribe>,
     /// Its transport has an unreliable way.
     pub(crate) datagrams: bool,
-    pub(crate) messages: mpsc::Sender<Vec<Encoded>>,
+    pub(crate) messages: batches::Sender,
     pub(crate) state: Arc<PipeState>,
     pub(crate) stalled: Stalled,
     pub(crate) reply: oneshot::Sender<Result<PipeId, Refusal>>,
@@ -158,7 +157,8 @@ impl ShardHandle {
                 Err(TrySendError::Full(back)) => {
                     command = back;
                     metrics::counter!("ticker_edge_shard_queue_full_total").increment(1);
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    // Apart: every session waits for this place somewhere, and hardly any ever needs it.
+                    Box::pin(tokio::time::sleep(Duration::from_millis(1))).await;
                 }
                 Err(TrySendError::Disconnected(_)) => return false,
             }

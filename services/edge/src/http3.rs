@@ -2,6 +2,8 @@
 
 pub(crate) mod streams;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +83,7 @@ pub(crate) async fn serve(
                 draining = true;
                 let wait = if requests.is_empty() { CLOSING_MAX } else { QUIC_DRAIN_MAX };
                 deadline.as_mut().reset(tokio::time::Instant::now() + wait);
-                if h3.shutdown(0).await.is_err() {
+                if Box::pin(h3.shutdown(0)).await.is_err() {
                     return;
                 }
             }
@@ -90,6 +92,10 @@ pub(crate) async fn serve(
     }
 }
 
+/// What is left to do for a request, in memory of its own: the task of a reader who stays is to cost little.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
+
+/// Answers a request.
 async fn request(
     resolver: Resolver,
     service: Router,
@@ -98,9 +104,22 @@ async fn request(
     sessions: Arc<Sessions>,
     confirmed: Arc<Confirmed>,
 ) {
-    // What happens once is in memory of its own, as in `quic::begin`.
-    let head = Box::pin(tokio::time::timeout(HEAD_MAX, resolver.resolve_request()));
-    let Ok(Ok((request, stream))) = head.await else { return };
+    // What happens once is in memory of its own too, which goes when it is done, as in `quic::begin`.
+    let begun = Box::pin(begin(resolver, service, web, connection, sessions, confirmed));
+    if let Some(rest) = begun.await {
+        rest.await;
+    }
+}
+
+async fn begin(
+    resolver: Resolver,
+    service: Router,
+    web: Web,
+    connection: quinn::Connection,
+    sessions: Arc<Sessions>,
+    confirmed: Arc<Confirmed>,
+) -> Option<Rest> {
+    let (request, stream) = tokio::time::timeout(HEAD_MAX, resolver.resolve_request()).await.ok()?.ok()?;
     if !confirmed.is_done() {
         // Early data. Methods that are safe (RFC 9110 §9.2.1) change nothing however often they come; the others wait, which
         // RFC 8470 §3 prefers to 425.
@@ -113,18 +132,16 @@ async fn request(
     }
     drop(confirmed);
     if request.extensions().get() == Some(&Protocol::WEB_TRANSPORT) {
-        drop(service);
-        return webtransport::serve(request, stream, connection, web, sessions).await;
+        return webtransport::begin(request, stream, connection, web, sessions).await;
     }
-    let (mut send, receive) = stream.split();
+    let (send, receive) = stream.split();
     let mut request = request.map(|()| body_of(receive));
     request.extensions_mut().insert(library::From(connection.remote_address()));
-    let response = match Box::pin(service.oneshot(request)).await {
+    let response = match service.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    // How a client left is its own business.
-    let _ = respond(&mut send, response, web.write_timeout).await;
+    respond(send, response, web.write_timeout).await
 }
 
 /// The body of a request, as far as its handler reads it.
@@ -139,14 +156,26 @@ fn body_of(receive: RequestStream<Receive, Bytes>) -> Body {
     Body::from_stream(chunks)
 }
 
-/// Sends an answer, as long as its reader takes it: a piece that is not taken within `write_timeout` is the last.
+/// Sends the head of an answer; its body is what is left to do.
 pub(crate) async fn respond(
-    send: &mut RequestStream<Send, Bytes>,
+    mut send: RequestStream<Send, Bytes>,
     response: http::Response<Body>,
     write_timeout: Duration,
+) -> Option<Rest> {
+    let (parts, body) = response.into_parts();
+    send.send_response(http::Response::from_parts(parts, ())).await.ok()?;
+    Some(Box::pin(async move {
+        // How a client left is its own business.
+        let _ = send_body(&mut send, body, write_timeout).await;
+    }))
+}
+
+/// Sends the body of an answer, as long as its reader takes it: a piece that is not taken within `write_timeout` is the last.
+async fn send_body(
+    send: &mut RequestStream<Send, Bytes>,
+    mut body: Body,
+    write_timeout: Duration,
 ) -> Result<(), h3::error::StreamError> {
-    let (parts, mut body) = response.into_parts();
-    send.send_response(http::Response::from_parts(parts, ())).await?;
     while let Some(frame) = body.frame().await {
         match frame.map(hyper::body::Frame::into_data) {
             Ok(Ok(data)) if data.is_empty() => {}
@@ -160,7 +189,7 @@ pub(crate) async fn respond(
             },
             Ok(Err(frame)) => {
                 if let Ok(trailers) = frame.into_trailers() {
-                    send.send_trailers(trailers).await?;
+                    Box::pin(send.send_trailers(trailers)).await?;
                 }
             }
             Err(_) => {
@@ -169,5 +198,5 @@ pub(crate) async fn respond(
             }
         }
     }
-    send.finish().await
+    Box::pin(send.finish()).await
 }

@@ -16,6 +16,7 @@
 //! protocol.
 
 mod asks;
+mod batches;
 mod byte_session;
 mod certificate;
 mod clock;

@@ -7,16 +7,17 @@ use ticker_proto::message::{Request, Subscribe};
 use ticker_proto::{Code, Encoded, Form};
 use ticker_session::catalogue::Refusal;
 use ticker_session::{Closing, Ending};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
-use crate::command::{Command, OpenPipe, PIPE_BATCHES_MAX, PipeId, PipeState, ShardHandle, Stalled};
+use crate::batches;
+use crate::command::{Command, OpenPipe, PipeId, PipeState, ShardHandle, Stalled};
 
 /// A session, read as batches of messages.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     shard: ShardHandle,
     id: PipeId,
-    messages: mpsc::Receiver<Vec<Encoded>>,
+    messages: batches::Receiver,
     state: Arc<PipeState>,
     stalled: Stalled,
     /// Taken out, and not given yet.
@@ -52,7 +53,7 @@ impl Pipe {
         datagrams: bool,
         stalled: Stalled,
     ) -> Result<Self, Refusal> {
-        let (sender, messages) = mpsc::channel(PIPE_BATCHES_MAX);
+        let (sender, messages) = batches::queue();
         let (reply, answer) = oneshot::channel();
         let state = Arc::<PipeState>::default();
         let open = OpenPipe {
@@ -75,11 +76,12 @@ impl Pipe {
     /// The next messages; `None` when the session is over. Safe to cancel: nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
         if self.held.is_none() {
-            self.held = self.messages.recv().await;
+            self.held = self.messages.next().await;
         }
         self.owes |= self.state.blocked.swap(false, Ordering::AcqRel);
         if self.owes {
-            self.shard.tell(Command::Writable(self.id)).await;
+            // Apart, since only the pipe of a slow reader does this.
+            Box::pin(self.shard.tell(Command::Writable(self.id))).await;
             self.owes = false;
         }
         self.held.take()

@@ -1,6 +1,8 @@
 //! QUIC on the UDP port of the TLS address: HTTP/3 (ALPN `h3`), and sessions without HTTP (ALPN `ticker/1`): one on the
 //! first bidirectional stream, Protobuf messages with their length before them.
 
+mod crypto;
+
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -10,7 +12,6 @@ use std::time::Duration;
 use axum::Router;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TransportConfig, VarInt};
 use ticker_runtime::Drain;
 use tokio::sync::Notify;
@@ -95,8 +96,7 @@ pub(crate) fn endpoints(
     tls: rustls::ServerConfig,
     limits: Limits,
 ) -> io::Result<Vec<Endpoint>> {
-    let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-    let mut server = ServerConfig::with_crypto(Arc::new(crypto));
+    let mut server = ServerConfig::with_crypto(Arc::new(crypto::Config::new(tls)?));
     server
         .transport_config(Arc::new(transport(limits)))
         .max_incoming(INCOMING_MAX)
@@ -241,7 +241,7 @@ async fn begin(incoming: Incoming, shared: Shared, under_way: UnderWay) {
             }
         };
         let serving = async {
-            match alpn(&connection).as_deref() {
+            match alpn(&connection) {
                 // Its requests change nothing but the session itself: a replay of them is harmless.
                 Some(b"ticker/1") => Box::pin(session(connection.clone(), web)).await,
                 _ => Box::pin(http3::serve(connection.clone(), service, web, drain, Arc::clone(&confirmed))).await,
@@ -284,8 +284,8 @@ async fn session(connection: Connection, web: Web) {
     connection.close(VarInt::from_u32(u32::from(code)), reason.as_bytes());
 }
 
-fn alpn(connection: &Connection) -> Option<Vec<u8>> {
-    connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
+fn alpn(connection: &Connection) -> Option<&'static [u8]> {
+    connection.handshake_data()?.downcast::<crypto::Protocol>().ok()?.0
 }
 
 /// How long connections of QUIC may take to end when the edge drains: shorter than all the edge waits.

@@ -16,6 +16,7 @@ use ticker_session::{Ending, Hub, Limits, Outgoing, SessionId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::batches;
 use crate::clock::Clock;
 use crate::command::{COMMANDS_MAX, Command, Needs, PipeId, PipeState, ShardHandle, Stalled, Upstream};
 use crate::conn::Conn;
@@ -85,7 +86,7 @@ pub(crate) enum Owner {
 pub(crate) struct PipeEnd {
     pub(crate) generation: u32,
     pub(crate) session: SessionId,
-    pub(crate) messages: mpsc::Sender<Vec<ticker_proto::Encoded>>,
+    pub(crate) messages: batches::Sender,
     pub(crate) state: Arc<PipeState>,
     pub(crate) stalled: Stalled,
     /// Since when its reader has taken nothing, while messages wait.

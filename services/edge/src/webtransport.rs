@@ -2,6 +2,7 @@
 //! reader opens, datagrams for what it wants so, and the session's end as a capsule on the CONNECT stream.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::byte_session::{self, Datagrams, Ended};
 use crate::framing::Framing;
+use crate::http3::Rest;
 use crate::http3::streams::Both;
 use crate::pipe::Pipe;
 use crate::routes::Web;
@@ -174,67 +176,82 @@ impl Drop for Counted {
     }
 }
 
-/// Serves a session from its CONNECT to its end.
-pub(crate) async fn serve(
+/// Answers a CONNECT. The session, to its end, is what is left to do.
+pub(crate) async fn begin(
     request: http::Request<()>,
     mut stream: RequestStream<Both, Bytes>,
     connection: Connection,
     web: Web,
     sessions: Arc<Sessions>,
-) {
+) -> Option<Rest> {
     let id = stream.id().into_inner();
-    let (pipe, framing, waiting) = match Box::pin(open(&request, id, &web, &sessions)).await {
+    let (pipe, framing, waiting) = match open(&request, id, &web, &sessions).await {
         Ok(opened) => opened,
         Err(refusal) => {
-            let (mut send, _) = stream.split();
-            // How a client left is its own business.
-            return drop(Box::pin(http3::respond(&mut send, routes::problem(&refusal), web.write_timeout)).await);
+            let (send, _) = stream.split();
+            return http3::respond(send, routes::problem(&refusal), web.write_timeout).await;
         }
     };
-    drop((request, web));
     let accepted = ([("sec-webtransport-http3-draft", "draft02")], ()).into_response();
-    if Box::pin(stream.send_response(accepted.map(drop))).await.is_err() {
-        return sessions.forget(id);
+    if stream.send_response(accepted.map(drop)).await.is_err() {
+        sessions.forget(id);
+        return None;
     }
-    let _counted = Counted::new();
-    let (mut send, mut receive) = stream.split();
     let mut prefix = Vec::new();
     put_varint(&mut prefix, id / 4);
     let datagrams = Datagrams::new(connection, prefix);
-    let session = async {
-        let Ok(Ok(stream)) = tokio::time::timeout(STREAM_MAX, waiting).await else {
-            let reason = format!("{}: open a bidirectional stream for the session", Code::BadRequest);
-            return Some(Ended { code: Code::BadRequest.websocket_close(), reason });
+    Some(Box::pin(serve(id, sessions, stream, pipe, framing, waiting, datagrams)))
+}
+
+/// Serves a session to its end.
+fn serve(
+    id: u64,
+    sessions: Arc<Sessions>,
+    stream: RequestStream<Both, Bytes>,
+    pipe: Pipe,
+    framing: Framing,
+    waiting: oneshot::Receiver<SessionStream>,
+    datagrams: Datagrams,
+) -> impl Future<Output = ()> + Send {
+    // Not a function that is `async`: that would keep two places for each of these.
+    let (mut send, mut receive) = stream.split();
+    async move {
+        let _counted = Counted::new();
+        let session = async {
+            let Ok(Ok(stream)) = Box::pin(tokio::time::timeout(STREAM_MAX, waiting)).await else {
+                let reason = format!("{}: open a bidirectional stream for the session", Code::BadRequest);
+                return Some(Ended { code: Code::BadRequest.websocket_close(), reason });
+            };
+            let SessionStream { mut send, receive, first, .. } = stream;
+            let ended = byte_session::run(pipe, framing, &mut send, (first, receive), &datagrams).await;
+            if ended.is_some() {
+                // The end of the session must not overtake its last words.
+                let _ = Box::pin(tokio::time::timeout(CLOSING_MAX, send.stopped())).await;
+            }
+            ended
         };
-        let SessionStream { mut send, receive, first, .. } = stream;
-        let ended = byte_session::run(pipe, framing, &mut send, (first, receive), &datagrams).await;
-        if ended.is_some() {
-            // The end of the session must not overtake its last words.
-            let _ = tokio::time::timeout(CLOSING_MAX, send.stopped()).await;
+        // The reader ends a session by ending its CONNECT stream, with a capsule or without.
+        let gone = async { while let Ok(Some(_)) = receive.recv_data().await {} };
+        tokio::pin!(gone);
+        let ended = tokio::select! {
+            ended = session => ended,
+            () = gone.as_mut() => None,
+        };
+        sessions.forget(id);
+        let told = Box::pin(async {
+            if let Some(ended) = &ended {
+                send.send_data(close_capsule(ended).into()).await?;
+            }
+            send.finish().await
+        });
+        match Box::pin(tokio::time::timeout(CLOSING_MAX, told)).await {
+            Ok(Ok(())) if ended.is_some() => {
+                let _ = Box::pin(tokio::time::timeout(CLOSING_MAX, gone)).await;
+            }
+            Ok(_) => {}
+            // A reader who takes nothing does not hear of its end either; its CONNECT stream ends all the same.
+            Err(_) => send.stop_stream(h3::error::Code::H3_REQUEST_CANCELLED),
         }
-        ended
-    };
-    // The reader ends a session by ending its CONNECT stream, with a capsule or without.
-    let gone = async { while let Ok(Some(_)) = receive.recv_data().await {} };
-    tokio::pin!(gone);
-    let ended = tokio::select! {
-        ended = session => ended,
-        () = gone.as_mut() => None,
-    };
-    sessions.forget(id);
-    let told = async {
-        if let Some(ended) = &ended {
-            send.send_data(close_capsule(ended).into()).await?;
-        }
-        send.finish().await
-    };
-    match Box::pin(tokio::time::timeout(CLOSING_MAX, told)).await {
-        Ok(Ok(())) if ended.is_some() => {
-            let _ = tokio::time::timeout(CLOSING_MAX, gone).await;
-        }
-        Ok(_) => {}
-        // A reader who takes nothing does not hear of its end either; its CONNECT stream ends all the same.
-        Err(_) => send.stop_stream(h3::error::Code::H3_REQUEST_CANCELLED),
     }
 }
 

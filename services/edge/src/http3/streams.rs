@@ -292,7 +292,8 @@ impl Drop for Receive {
 /// A stream, or the half of one, that the server sends on.
 pub(crate) struct Send {
     stream: quinn::SendStream,
-    writing: Option<WriteBuf<Bytes>>,
+    /// Apart: it is large, and a connection has five streams that hardly ever write.
+    writing: Option<Box<WriteBuf<Bytes>>>,
 }
 
 impl Send {
@@ -318,7 +319,7 @@ impl quic::SendStream<Bytes> for Send {
             let error = ConnectionErrorIncoming::InternalError("data before the stream was ready".to_owned());
             return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error: error });
         }
-        self.writing = Some(data.into());
+        self.writing = Some(Box::new(data.into()));
         Ok(())
     }
 
