@@ -66,6 +66,7 @@ pub(crate) struct Ended {
 }
 
 /// Carries a session until it ends by itself; `None` if the reader is gone.
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps its arguments beside what it makes of them")]
 pub(crate) fn run<'a>(
     mut pipe: Pipe,
     framing: Framing,
@@ -145,6 +146,7 @@ async fn written(batch: &[Encoded], framing: Framing, datagrams: &Datagrams) -> 
 }
 
 /// Reads requests until the reader is gone. Whoever only ends its side of the stream goes on being served.
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps its arguments beside what it makes of them")]
 fn read(
     mut bytes: Bytes,
     mut receive: RecvStream,

@@ -75,7 +75,7 @@ struct Session {
 impl crypto::Session for Session {
     fn initial_keys(&self, dst_cid: &ConnectionId, _: Side) -> Keys {
         let keys = crypto::ServerConfig::initial_keys(&*self.config, self.version, dst_cid);
-        keys.ok().expect("the version is one that the connection has begun with")
+        keys.expect("the version is one that the connection has begun with")
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
