@@ -9,6 +9,7 @@
 //! (5 of 322 times on COIN-M in April 2021, prices never), so that a snapshot is asked which of the two is right.
 
 mod market;
+mod partial;
 mod scan;
 mod wire;
 
@@ -21,8 +22,7 @@ use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 pub use self::market::Market;
 
 use self::wire::{
-    BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Frame, Head, Parsed, PartialDepth, Refusal,
-    SymbolInfo, parse,
+    BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Frame, Head, Parsed, Refusal, SymbolInfo, parse,
 };
 use crate::depth::{DepthSync, Diff, Misfit, Step};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
@@ -188,14 +188,8 @@ impl Binance {
             out.reports.push(Report { fault: Fault::Refused, native: None, detail });
             return Ok(());
         }
-        if let Some((name, depth)) = wire::partial(&envelope.stream) {
-            let partial: PartialDepth = serde_json::from_str(payload)?;
-            let levels = Levels { bids: partial.bids.0, asks: partial.asks.0, ..Levels::default() };
-            let stamp = Stamp { ts: partial.event_ms.map(Time::from_millis), recv };
-            if let Some((keeper, _)) = self.keep(&name.to_ascii_uppercase(), out) {
-                keeper.window(conn, depth, &levels, stamp, out);
-            }
-            return Ok(());
+        if let Some((name, depth)) = partial::stream(&envelope.stream) {
+            return self.window(conn, name, depth, payload, recv, out);
         }
         // Streams of all symbols (`!ticker@arr`, `!markPrice@arr`) carry lists, and none of what we read.
         if payload.starts_with('[') {
@@ -514,11 +508,9 @@ impl Adapter for Binance {
     }
 
     fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
-        // A stream of all symbols by itself.
-        if is_list_of_objects(bytes) {
-            return;
-        }
-        if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
+        // A list is a stream of all symbols by itself.
+        let is_read = is_list_of_objects(bytes) || is_object(bytes) && self.decode(conn, bytes, recv, out).is_ok();
+        if !is_read {
             undecodable(bytes, out);
         }
     }

@@ -18,6 +18,9 @@ pub const DIFFS_BUFFERED_MAX: usize = 2_000;
 /// Levels in the differences of one instrument that wait for its snapshot, at most.
 pub const LEVELS_BUFFERED_MAX: usize = 200_000;
 
+/// Differences that are older than the one before them by the same connection, in a row, before that one counts as wrong.
+const BEHIND_MAX: u8 = 3;
+
 /// How a venue's differences are joined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Rule {
@@ -79,6 +82,8 @@ pub(crate) struct DepthSync {
     chain: Option<Conn>,
     /// The last difference that was applied, and its connection: what comes after it by the same one is newer.
     applied: Option<(Conn, u64)>,
+    /// How many that are older came by it since.
+    behind: u8,
     /// What waits for the snapshot; or, while a synced book is audited, what was applied since the audit began.
     buffer: VecDeque<Diff>,
     weight: usize,
@@ -96,7 +101,16 @@ pub(crate) enum Audit {
 
 impl DepthSync {
     pub(crate) fn new(rule: Rule) -> Self {
-        Self { rule, last: None, chain: None, applied: None, buffer: VecDeque::new(), weight: 0, is_audited: false }
+        Self {
+            rule,
+            last: None,
+            chain: None,
+            applied: None,
+            behind: 0,
+            buffer: VecDeque::new(),
+            weight: 0,
+            is_audited: false,
+        }
     }
 
     /// A snapshot of the synced book is asked for, to hold the two against each other: what is applied from here on is
@@ -161,16 +175,18 @@ impl DepthSync {
         if self.continues(last, self.chain, &diff) {
             self.last = Some(diff.last);
             self.chain = Some(diff.conn);
-            self.applied = Some((diff.conn, diff.last));
+            (self.applied, self.behind) = (Some((diff.conn, diff.last)), 0);
             if self.is_audited {
                 self.push(diff.clone());
             }
             return Step::Apply(diff);
         }
-        // A number that was wrong, and too high, would make all that follows old.
-        let goes_back = diff.last < last && self.applied == Some((diff.conn, last));
-        if diff.last <= last && !goes_back {
-            return Step::Old;
+        if diff.last <= last {
+            // A number that was wrong, and too high, makes all that follows old.
+            self.behind += u8::from(diff.last < last && self.applied == Some((diff.conn, last)));
+            if self.behind < BEHIND_MAX {
+                return Step::Old;
+            }
         }
         let gap = Step::Gap { last, before: diff.before };
         self.reset();
@@ -325,7 +341,9 @@ mod tests {
             assert!(matches!(sync.diff(diff(11, 9_012)), Step::Old), "the same again");
             let other = Diff { conn: Conn(2), ..diff(13, 13) };
             assert!(matches!(sync.diff(other), Step::Old), "another connection may be behind");
-            assert!(matches!(sync.diff(diff(13, 13)), Step::Gap { last: 9_012, before: 12 }));
+            assert!(matches!(sync.diff(diff(13, 13)), Step::Old), "one may have been sent again");
+            assert!(matches!(sync.diff(diff(14, 14)), Step::Old));
+            assert!(matches!(sync.diff(diff(15, 15)), Step::Gap { last: 9_012, before: 14 }));
         }
     }
 

@@ -119,7 +119,8 @@ impl Kraken {
         }
         keeper.heard(conn, recv, out);
         let stamp = Stamp { ts: Time::parse_rfc3339(frame.timestamp), recv };
-        let prove = |book: &Book| prove(book, frame.checksum);
+        let known = [keeper.instrument().tick_size, keeper.instrument().lot_size];
+        let prove = |book: &Book| prove(book, known, frame.checksum);
         if is_snapshot {
             if self.halt.is_some() {
                 keeper.halt(self.halt.as_deref(), recv, out);
@@ -345,10 +346,10 @@ fn halt_of(state: &str) -> Option<&str> {
     matches!(state, "maintenance" | "cancel_only" | "post_only" | "delisted" | "work_in_progress").then_some(state)
 }
 
-fn prove(book: &Book, expected: u32) -> Result<(), Wrong> {
+fn prove(book: &Book, steps: [Option<Decimal>; 2], expected: u32) -> Result<(), Wrong> {
     let found = checksum(book);
     // The venue writes every digit of the pair's precision, and its documents' examples leave out zeros at the end.
-    if found == expected || hash(book, Some(precision(book))) == expected {
+    if found == expected || hash(book, Some(precision(book, steps))) == expected {
         return Ok(());
     }
     Err(Wrong { fault: Fault::Checksum, detail: format!("checksum {found}, expected {expected}") })
@@ -360,11 +361,16 @@ pub fn checksum(book: &Book) -> u32 {
     hash(book, None)
 }
 
-/// Digits after the point of the prices and of the sizes, where some of them leave out zeros.
-fn precision(book: &Book) -> [u32; 2] {
+/// Digits after the point of sizes, where the pair is not known: `qty_precision` of nearly all.
+const SIZE_DIGITS: u32 = 8;
+
+/// Digits after the point of the prices and of the sizes, where some of them leave out zeros: those of the steps, and of
+/// the level that has the most.
+fn precision(book: &Book, [tick, lot]: [Option<Decimal>; 2]) -> [u32; 2] {
+    let steps = [tick.map_or(0, |tick| tick.scale()), lot.map_or(SIZE_DIGITS, |lot| lot.scale())];
     book.asks()
         .chain(book.bids())
-        .fold([0; 2], |[price, size], level| [price.max(level.price.scale()), size.max(level.size.scale())])
+        .fold(steps, |[price, size], level| [price.max(level.price.scale()), size.max(level.size.scale())])
 }
 
 /// Over the wire's own digits, or over so many after the point.

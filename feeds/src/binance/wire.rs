@@ -70,25 +70,6 @@ pub(super) fn is_depth(stream: &str) -> bool {
     matches!(stream, "depth" | "depth@100ms" | "depth@0ms" | "depth@250ms" | "depth@500ms")
 }
 
-/// The symbol, in small letters, and the levels a side of a stream of the best levels (`btcusdt@depth20@100ms`), all of
-/// them each time; it is not subscribed to.
-pub(super) fn partial(stream: &str) -> Option<(&str, usize)> {
-    let (name, stream) = stream.split_once('@')?;
-    let depth = stream.strip_prefix("depth")?.split('@').next()?;
-    Some((name, depth.parse().ok()?))
-}
-
-/// `<symbol>@depth<levels>`; on spot without a symbol and a time.
-#[derive(Deserialize)]
-pub(super) struct PartialDepth {
-    #[serde(rename = "E", default)]
-    pub(super) event_ms: Option<i64>,
-    #[serde(alias = "b", default)]
-    pub(super) bids: LevelPairs,
-    #[serde(alias = "a", default)]
-    pub(super) asks: LevelPairs,
-}
-
 /// `<symbol>@depth@100ms`
 #[derive(Deserialize, Debug)]
 pub(super) struct DepthUpdate<'a> {

@@ -28,8 +28,12 @@ const REORDER_MIN: Duration = Duration::from_millis(10);
 /// Of a packet alone the receipt may be late by 200 ms (§6.2).
 const RECEIPT_MAX: Duration = Duration::from_millis(220);
 
-/// Repetitions of a packet: what is not received then is left to the timer of SCTP.
-const REPEATS_MAX: u32 = 6;
+/// Packets that one receipt has sent again, at most; the next ones have the rest.
+const REPEATS_AT_ONCE: usize = 8;
+
+/// Where no receipt comes, the oldest packet asks for one, so often, each time after twice as long; then it is left to the
+/// timer of SCTP.
+const PROBES_MAX: u32 = 5;
 
 #[derive(Debug)]
 struct Kept {
@@ -51,6 +55,9 @@ pub(crate) struct Recovery {
     round_trip: Option<Duration>,
     turns: u64,
     again: VecDeque<Vec<u8>>,
+    /// The last receipt, or the last packet that asked for one, and how many did since.
+    heard: Option<Instant>,
+    probes: u32,
 }
 
 impl Recovery {
@@ -99,8 +106,9 @@ impl Recovery {
                 let took = now.saturating_duration_since(sent);
                 self.round_trip = Some(self.round_trip.map_or(took, |known| (known * 7 + took) / 8));
             }
+            (self.heard, self.probes) = (Some(now), 0);
             if let Some((newest, late)) = newest.zip(self.late()) {
-                self.repeat(now, |kept| kept.turn < newest && kept.sent + late <= now);
+                self.repeat(now, REPEATS_AT_ONCE, |kept| kept.turn < newest && kept.sent + late <= now);
             }
         }
     }
@@ -110,13 +118,15 @@ impl Recovery {
         if !self.again.is_empty() {
             return Some(now);
         }
-        let pause = self.silence()?;
-        self.kept.iter().filter(|kept| kept.repeats < REPEATS_MAX).map(|kept| kept.sent + pause).min()
+        let oldest = self.kept.iter().map(|kept| kept.sent).min().filter(|_| self.probes < PROBES_MAX)?;
+        Some(self.heard.map_or(oldest, |heard| heard.max(oldest)) + self.silence()?)
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let Some(pause) = self.silence() {
-            self.repeat(now, |kept| kept.sent + pause <= now);
+        if self.again.is_empty() && self.timeout(now).is_some_and(|due| due <= now) {
+            let oldest = self.kept.iter().map(|kept| kept.turn).min();
+            (self.heard, self.probes) = (Some(now), self.probes + 1);
+            self.repeat(now, 1, |kept| Some(kept.turn) == oldest);
         }
     }
 
@@ -125,8 +135,8 @@ impl Recovery {
         self.again.pop_front()
     }
 
-    fn repeat(&mut self, now: Instant, is_lost: impl Fn(&Kept) -> bool) {
-        for kept in self.kept.iter_mut().filter(|kept| kept.repeats < REPEATS_MAX && is_lost(kept)) {
+    fn repeat(&mut self, now: Instant, most: usize, is_lost: impl Fn(&Kept) -> bool) {
+        for kept in self.kept.iter_mut().filter(|kept| is_lost(kept)).take(most) {
             self.turns += 1;
             (kept.sent, kept.turn, kept.repeats) = (now, self.turns, kept.repeats + 1);
             self.again.push_back(lasting(&kept.packet));
@@ -140,7 +150,7 @@ impl Recovery {
 
     /// How long a packet waits for any receipt.
     fn silence(&self) -> Option<Duration> {
-        self.round_trip.map(|round_trip| round_trip * 2 + RECEIPT_MAX)
+        self.round_trip.map(|round_trip| (round_trip * 2 + RECEIPT_MAX) * (1 << self.probes))
     }
 }
 
@@ -243,12 +253,13 @@ mod tests {
         }
         let mut sent = Vec::new();
         while let Some(due) = recovery.timeout(now) {
-            assert!(due > now && due <= now + RTT * 2 + RECEIPT_MAX);
+            assert!(due > now && due <= now + (RTT * 2 + RECEIPT_MAX) * (1 << PROBES_MAX));
             now = due;
             recovery.handle_timeout(now);
             sent.extend(all(&mut recovery));
         }
-        assert_eq!(sent.len(), 2 * REPEATS_MAX as usize, "then it is left to SCTP");
+        assert_eq!(sent.len(), PROBES_MAX as usize, "then it is left to SCTP");
+        assert!(sent[0] == data(3, 0) && sent[1][HEADER] == FORWARD_TSN, "the oldest first");
         recovery.heard(&sack(3, &[]), now);
         assert!(recovery.kept.is_empty());
     }

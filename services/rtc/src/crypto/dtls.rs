@@ -27,6 +27,9 @@ const FLIGHT_RETRIES: usize = 40;
 /// How long a handshake may take.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
+/// Packets of our own that are given to dimpl at once.
+const REPEATS_AT_ONCE: usize = 4;
+
 /// Records of one connection that have been read and not been asked for, at most; with more it ends.
 pub const RECORDS_MAX: usize = 128;
 
@@ -102,15 +105,17 @@ struct Dtls {
 }
 
 impl Dtls {
-    /// Sends what the beginning of the association asks for, and what is sent again.
-    fn repeat(&mut self) -> Result<(), DtlsImplError> {
-        while let Some(packet) = self.opening.next_to_peer().or_else(|| self.recovery.next()) {
-            match self.dtls.send_application_data(&packet) {
-                Ok(_) | Err(DtlsImplError::ConnectionClosed) => {}
-                Err(error) => return Err(error),
-            }
+    /// Sends what the beginning of the association asks for, and what is sent again, some of it. dimpl takes ten packets,
+    /// and with one more from str0m the connection would be over. Returns whether there was something.
+    fn repeat(&mut self) -> bool {
+        let mut sent = false;
+        for _ in 0..REPEATS_AT_ONCE {
+            let Some(packet) = self.opening.next_to_peer().or_else(|| self.recovery.next()) else { break };
+            // What cannot be sent now is sent again later.
+            let _ = self.dtls.send_application_data(&packet);
+            sent = true;
         }
-        Ok(())
+        sent
     }
 }
 
@@ -143,7 +148,7 @@ impl DtlsInstance for Dtls {
             room.copy_from_slice(packet);
             return DtlsOutput::Packet(room);
         }
-        let output = match self.dtls.poll_output(buf) {
+        match self.dtls.poll_output(buf) {
             // Keys for media, of which there is none.
             DtlsOutput::KeyingMaterial(..) => again,
             DtlsOutput::CloseNotify => {
@@ -163,6 +168,8 @@ impl DtlsInstance for Dtls {
                 self.flight.outgoing(packet, self.now);
                 DtlsOutput::Packet(packet)
             }
+            // All that dimpl had has gone out.
+            DtlsOutput::Timeout(_) if self.repeat() => again,
             DtlsOutput::Timeout(at) => {
                 self.flight.said(self.now);
                 let (opening, flight) = (self.opening.timeout(self.now), self.flight.timeout(self.now));
@@ -170,10 +177,7 @@ impl DtlsInstance for Dtls {
                 DtlsOutput::Timeout(own.into_iter().flatten().fold(at, Instant::min))
             }
             output => output,
-        };
-        // What cannot be sent now is sent again later.
-        let _ = self.repeat();
-        output
+        }
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
@@ -181,13 +185,12 @@ impl DtlsInstance for Dtls {
         self.opening.handle_timeout(now);
         self.flight.handle_timeout(now);
         self.recovery.handle_timeout(now);
-        self.repeat()?;
         self.dtls.handle_timeout(now)
     }
 
     fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
         if !self.opening.outgoing(data) {
-            return self.repeat().map(|()| data.len());
+            return Ok(data.len());
         }
         self.recovery.sent(data, self.now);
         match self.dtls.send_application_data(data) {
