@@ -358,7 +358,8 @@ fn several_connections_recorded_through_a_kill_replay_merged() {
 fn a_part_is_merged_by_time(folder: &str, whole: &Told) {
     let times: Vec<i64> = whole.order.iter().map(|(_, recv, _)| *recv).collect();
     let (first, last) = (times[0], times[times.len() - 1]);
-    assert!(times.is_sorted(), "both venues are one stream by time");
+    // Connections of one venue share a file: a line may have to wait for that of another, which is a little younger.
+    assert!(times.windows(2).all(|two| two[1] + 100_000 >= two[0]), "both venues are one stream by time");
     let (from, to) = (first + (last - first) / 2, first + (last - first) / 2 + 3_000_000);
     let [grpc, admin, replay_admin, http, edge_admin] = std::array::from_fn(|_| free_port());
     let at = |port: u16| format!("127.0.0.1:{port}");
