@@ -3,8 +3,11 @@ and mended, and no state of a book is shown that the venue did not have.
 
     python test_venues.py BINARY
 
-With TICKER_LONG=1 (`tests/run --long`) what takes minutes too: connections that end again and again, and snapshots that are
-refused, are waited for longer each time.
+`tests/run --long` runs it. With TICKER_LONG=1 also what takes minutes: connections that end again and again, and snapshots
+that are refused, are waited for longer each time.
+
+Last results (2026-11-29): without TICKER_LONG 28 passed, and in a second run 23 and 5 failed: Kraken's checksum covers the ten
+best levels, so a frame of deeper ones that is dropped is not noticed, and the class's other tests see the wrong book too.
 """
 
 from __future__ import annotations

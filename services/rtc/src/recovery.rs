@@ -22,8 +22,9 @@ const UNORDERED: u8 = 4;
 /// Packets that are kept until they are received, at most: more than a connection has under way.
 const KEPT_MAX: usize = 256;
 
-/// A receipt may be late by that, besides by half a round trip.
-const REORDER_MIN: Duration = Duration::from_millis(10);
+/// A receipt may be late by that, besides by a round trip: str0m's own repetition comes first, and what is sent twice for
+/// nothing has receipts of its own, which str0m takes for losses.
+const LATE: Duration = Duration::from_millis(50);
 
 /// Of a packet alone the receipt may be late by 200 ms (§6.2).
 const RECEIPT_MAX: Duration = Duration::from_millis(220);
@@ -145,7 +146,7 @@ impl Recovery {
 
     /// How old a packet is that counts as lost once a later one was received; unknown before the first round trip.
     fn late(&self) -> Option<Duration> {
-        self.round_trip.map(|round_trip| round_trip + (round_trip / 2).max(REORDER_MIN))
+        self.round_trip.map(|round_trip| round_trip * 2 + LATE)
     }
 
     /// How long a packet waits for any receipt.
@@ -225,16 +226,16 @@ mod tests {
         }
         recovery.heard(&sack(first, &[(2, 2)]), now + RTT);
         assert!(all(&mut recovery).is_empty(), "it may still come");
-        recovery.heard(&sack(first, &[(2, 3)]), now + RTT * 2);
+        recovery.heard(&sack(first, &[(2, 3)]), now + RTT * 4);
         assert_eq!(all(&mut recovery), [data(0, 0)]);
         // That is lost too; what is sent after it is not.
-        recovery.sent(&data(3, 0), now + RTT * 2);
-        recovery.heard(&sack(first, &[(2, 4)]), now + RTT * 3);
+        recovery.sent(&data(3, 0), now + RTT * 4);
+        recovery.heard(&sack(first, &[(2, 4)]), now + RTT * 5);
         assert!(all(&mut recovery).is_empty());
-        recovery.sent(&data(4, 0), now + RTT * 3);
-        recovery.heard(&sack(first, &[(2, 5)]), now + RTT * 4);
+        recovery.sent(&data(4, 0), now + RTT * 6);
+        recovery.heard(&sack(first, &[(2, 5)]), now + RTT * 10);
         assert_eq!(all(&mut recovery), [data(0, 0)]);
-        recovery.heard(&sack(4, &[]), now + RTT * 5);
+        recovery.heard(&sack(4, &[]), now + RTT * 11);
         assert_eq!((recovery.kept.len(), recovery.timeout(now)), (0, None));
     }
 
