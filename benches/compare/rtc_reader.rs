@@ -105,7 +105,8 @@ impl Reader {
                 if self.protobuf {
                     let message = v1::SessionResponse::decode(&data.data[..]).map_err(|e| e.to_string())?.message;
                     if let Some(session_response::Message::Event(event)) = message {
-                        seen.take_one(event.r#pub);
+                        // Nanoseconds here, microseconds in JSON.
+                        seen.take_one(event.r#pub / 1_000);
                     }
                 } else {
                     seen.take(&data.data);
