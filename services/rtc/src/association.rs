@@ -9,9 +9,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What is not answered is sent again after so long, and then half as long again each time.
-const REPEAT_FIRST: Duration = Duration::from_millis(150);
-const REPEAT_MAX: Duration = Duration::from_millis(500);
+use crate::flight::{REPEAT_FIRST, pause};
 
 /// How often: by then some ten seconds have passed.
 const REPEATS_MAX: u32 = 22;
@@ -286,8 +284,7 @@ impl Opening {
             Stage::Opening => self.repeats < REPEATS_MAX,
             Stage::Agreed | Stage::Open => self.acks > 0 || !self.early.is_empty(),
         };
-        let pause = REPEAT_FIRST.mul_f64(1.5f64.powi(self.repeats.min(8) as i32)).min(REPEAT_MAX);
-        self.due = if on { Due::At(now + pause) } else { Due::Never };
+        self.due = if on { Due::At(now + pause(self.repeats)) } else { Due::Never };
     }
 
     /// What waits for an answer.

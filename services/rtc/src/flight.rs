@@ -8,8 +8,13 @@
 use std::time::{Duration, Instant};
 
 /// What is not answered is sent again after so long, and then half as long again each time.
-const REPEAT_FIRST: Duration = Duration::from_millis(150);
+pub(crate) const REPEAT_FIRST: Duration = Duration::from_millis(150);
 const REPEAT_MAX: Duration = Duration::from_millis(500);
+
+/// How long to wait after so many repetitions.
+pub(crate) fn pause(repeats: u32) -> Duration {
+    REPEAT_FIRST.mul_f64(1.5f64.powi(repeats.min(8) as i32)).min(REPEAT_MAX)
+}
 
 /// How often in all: each has the size of a flight, and some are asked for by packets that nobody has proven to be true.
 const REPEATS_MAX: u32 = 40;
@@ -53,7 +58,7 @@ impl Flight {
         if self.packets.len() < PACKETS_MAX {
             self.packets.push(packet.to_vec());
         }
-        self.due = Some(now + self.pause());
+        self.due = Some(now + pause(self.repeats));
     }
 
     /// All that there was to say of what was heard has been said.
@@ -91,12 +96,8 @@ impl Flight {
         if self.repeats < REPEATS_MAX && !self.packets.is_empty() {
             self.repeats += 1;
             self.again = self.packets.len();
-            self.due = Some(now + self.pause());
+            self.due = Some(now + pause(self.repeats));
         }
-    }
-
-    fn pause(&self) -> Duration {
-        REPEAT_FIRST.mul_f64(1.5f64.powi(self.repeats.min(8) as i32)).min(REPEAT_MAX)
     }
 }
 
