@@ -74,7 +74,6 @@ pub(crate) fn run<'a>(
     (first, receive): (Bytes, RecvStream),
     datagrams: &'a Datagrams,
 ) -> impl Future<Output = Option<Ended>> + Send + use<'a> {
-    // Not a function that is `async`: a session would keep two places for each of these.
     async move {
         let (requests, stalled) = (pipe.requests(), pipe.stalled());
         let writing = async {

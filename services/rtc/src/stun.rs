@@ -107,27 +107,45 @@ fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (Option<u16>, &[u8])> {
 /// answered, and nominate 50 ms later; where that check is lost, after another second. To send by a path that has proven to
 /// work is allowed meanwhile (RFC 8445 §12.1.1), but str0m does not, so it is shown the check again as one that nominates.
 #[derive(Debug)]
-pub struct Unchosen {
-    password: String,
-    /// The last check that was proven to come from the client, and the way that it came.
-    check: Option<(Protocol, SocketAddr, Vec<u8>)>,
+pub enum Unchosen {
+    /// The client has chosen none.
+    Yes {
+        /// Ours: checks are proven by it.
+        password: String,
+        /// The last check that was proven to come from the client, and the way that it came.
+        check: Option<(Protocol, SocketAddr, Vec<u8>)>,
+    },
+    /// It has.
+    No,
 }
 
 impl Unchosen {
     /// Our password: checks are proven by it.
     pub fn new(password: String) -> Self {
-        Self { password, check: None }
+        Self::Yes { password, check: None }
     }
 
-    /// A check came that way, and is proven.
-    pub fn checked(&mut self, protocol: Protocol, from: SocketAddr, check: &[u8]) {
-        self.check = Some((protocol, from, check.to_vec()));
-    }
-
-    /// What is no check came that way. Returns the check that would have nominated it, if there was one.
-    pub fn used(&self, protocol: Protocol, from: SocketAddr) -> Option<Vec<u8>> {
-        let (_, _, check) = self.check.as_ref().filter(|(p, at, _)| (*p, *at) == (protocol, from))?;
-        nominating(check, self.password.as_bytes())
+    /// A packet came that way; of a check it is proven that the client sent it. Returns the check that would have nominated
+    /// the way, once it is used.
+    pub fn take(
+        &mut self,
+        looked: Packet<'_>,
+        (protocol, from): (Protocol, SocketAddr),
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
+        let Self::Yes { password, check } = self else { return None };
+        match looked {
+            Packet::Check { nominates: true, .. } => *self = Self::No,
+            Packet::Check { .. } => *check = Some((protocol, from, bytes.to_vec())),
+            Packet::Dtls => {
+                let (_, _, check) = check.as_ref().filter(|(p, at, _)| (*p, *at) == (protocol, from))?;
+                let chosen = nominating(check, password.as_bytes());
+                *self = Self::No;
+                return chosen;
+            }
+            Packet::Stun | Packet::Other => {}
+        }
+        None
     }
 }
 
@@ -183,10 +201,12 @@ mod tests {
     fn a_path_in_use_is_chosen() {
         let at: SocketAddr = ([192, 0, 2, 1], 5_000).into();
         let mut path = Unchosen::new("VOkJxbRl1RmTxUk/WvJxBt".to_owned());
-        assert_eq!(path.used(Protocol::Udp, at), None, "nobody has shown to be there");
-        path.checked(Protocol::Udp, at, SAMPLE);
-        assert_eq!(path.used(Protocol::Tcp, at), None, "another way");
-        let chosen = path.used(Protocol::Udp, at).expect("the same way");
+        let [udp, tcp] = [(Protocol::Udp, at), (Protocol::Tcp, at)];
+        assert_eq!(path.take(Packet::Dtls, udp, &[22]), None, "nobody has shown to be there");
+        assert_eq!(path.take(Packet::of(SAMPLE), udp, SAMPLE), None);
+        assert_eq!(path.take(Packet::Dtls, tcp, &[22]), None, "another way");
+        let chosen = path.take(Packet::Dtls, udp, &[22]).expect("the same way");
+        assert_eq!(path.take(Packet::Dtls, udp, &[22]), None, "once");
         assert_eq!(Packet::of(&chosen), Packet::Check { to: "evtj", nominates: true });
         assert_eq!(chosen[4..HEADER_BYTES], SAMPLE[4..HEADER_BYTES], "the same transaction");
         // Whose proof is the sample's own where nothing was added: its length then counts the fingerprint too.

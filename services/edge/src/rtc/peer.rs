@@ -119,7 +119,7 @@ pub(super) struct Peer {
     /// Our address on the way to it, where the socket has several.
     local: Option<IpAddr>,
     /// Until it has chosen a path.
-    unchosen: Option<stun::Unchosen>,
+    unchosen: stun::Unchosen,
     /// Since ICE began anew: addresses that it was heard from, and the one that it wants last.
     anew: Option<Anew>,
     stage: Stage,
@@ -172,7 +172,7 @@ impl Peer {
             opened_at: None,
             wrote: now,
             local: None,
-            unchosen: Some(stun::Unchosen::new(password)),
+            unchosen: stun::Unchosen::new(password),
             anew: None,
             stage: Stage::Running,
         }
@@ -391,17 +391,11 @@ impl Peer {
                 }
                 anew.wanted = Some(remote).filter(|_| nominates).or(anew.wanted);
             }
-            match &mut self.unchosen {
-                Some(unchosen) if !nominates => unchosen.checked(remote.0, remote.1, bytes),
-                _ => self.unchosen = None,
-            }
-        } else if matches!(looked, stun::Packet::Dtls)
-            && let Some(check) = self.unchosen.as_ref().and_then(|unchosen| unchosen.used(protocol, *remote))
+        }
+        if let Some(check) = self.unchosen.take(looked, (protocol, *remote), bytes)
+            && let Ok(received) = Receive::new(protocol, *remote, destination, &check)
         {
-            self.unchosen = None;
-            if let Ok(received) = Receive::new(protocol, *remote, destination, &check) {
-                self.rtc.handle_input(Input::Receive(now, received))?;
-            }
+            self.rtc.handle_input(Input::Receive(now, received))?;
         }
         (self.heard, self.is_on_time) = (now, true);
         if protocol == Protocol::Udp {

@@ -57,16 +57,11 @@ impl End {
     }
 
     fn take(&mut self, from: SocketAddr, packet: &[u8], now: Instant) {
-        let chosen = match (stun::Packet::of(packet), &mut self.unchosen) {
-            (stun::Packet::Check { nominates: false, .. }, Some(unchosen)) => {
-                unchosen.checked(Protocol::Udp, from, packet);
-                None
-            }
-            (stun::Packet::Dtls, Some(unchosen)) => unchosen.used(Protocol::Udp, from),
-            _ => None,
+        let chosen = match &mut self.unchosen {
+            Some(unchosen) => unchosen.take(stun::Packet::of(packet), (Protocol::Udp, from), packet),
+            None => None,
         };
         if let Some(check) = chosen {
-            self.unchosen = None;
             self.take(from, &check, now);
         }
         let received = Receive::new(Protocol::Udp, from, self.address, packet).expect("a packet of WebRTC");
