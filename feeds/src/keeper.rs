@@ -291,17 +291,22 @@ impl Keeper {
             self.fault(wrong, stamp, out);
             return false;
         }
+        self.window_depth = usize::MAX;
+        self.show(conn, BookState::Live, stamp, out);
+        true
+    }
+
+    /// The book that is here now is shown.
+    fn show(&mut self, conn: Conn, state: BookState, stamp: Stamp, out: &mut Out) {
         self.owner = Some(conn);
         self.stale = None;
         self.ended = None;
-        self.book_state = BookState::Live;
-        self.window_depth = usize::MAX;
+        self.book_state = state;
         self.last_verified = Some(stamp.recv);
         self.resync.done();
         self.push(Channel::Book, Kind::Snapshot, stamp, Data::Book(whole(&self.book)), out);
         self.follow_book(stamp, out);
         self.tell_status(stamp, out);
-        true
     }
 
     /// Changed levels came; a size of zero removes. Nothing happens while the book is not live. Returns whether it

@@ -1,8 +1,8 @@
 //! Books made of windows: of the best levels, as some channels tell them, all of them each time.
 
-use ticker_market::{Channel, Data, Decimal, Kind, Level, Levels};
+use ticker_market::{Decimal, Level, Levels};
 
-use super::{BookState, Keeper, Stamp, Wrong, uncrossed, whole};
+use super::{BookState, Keeper, Stamp, Wrong, uncrossed};
 use crate::{Conn, Out};
 
 impl Keeper {
@@ -31,12 +31,6 @@ impl Keeper {
         if let Err(wrong) = self.book.replace(levels).map_err(Wrong::from).and_then(|()| uncrossed(&self.book)) {
             return self.fault(wrong, stamp, out);
         }
-        self.owner = Some(conn);
-        self.book_state = BookState::Window;
-        self.last_verified = Some(stamp.recv);
-        self.resync.done();
-        self.push(Channel::Book, Kind::Snapshot, stamp, Data::Book(whole(&self.book)), out);
-        self.follow_book(stamp, out);
-        self.tell_status(stamp, out);
+        self.show(conn, BookState::Window, stamp, out);
     }
 }
