@@ -1,5 +1,7 @@
 //! How subscriptions begin, and what they bring.
 
+use std::cell::Cell;
+
 use futures_util::future::join_all;
 use ticker_client::{Options, Over, Subscription, connect};
 use ticker_market::{Class, Data, Decimal, Kind, Topic, Trade};
@@ -32,14 +34,20 @@ pub(crate) async fn snapshot_then_updates(transport: &'static Transport) {
     stage.source.begin_books(120).await;
     stage.source.bustle(60).await;
     let options = stage.options();
-    let (source, mut screen) = (&mut stage.source, None::<Screen>);
+    let (source, has_read) = (&mut stage.source, Cell::new(false));
     let reading = async {
         let mut opened = Screen::open(options, of(&ALL)).await;
         opened.until("some of it", |s| s.got.len() > 100).await;
-        screen = Some(opened);
+        has_read.set(true);
+        opened
     };
-    tokio::join!(source.bustle(300), reading);
-    let mut screen = screen.expect("it has read");
+    // However late the reader comes, and however much of it is conflated for them: it goes on until they have read.
+    let happening = async {
+        while !has_read.get() {
+            source.bustle(20).await;
+        }
+    };
+    let ((), mut screen) = tokio::join!(happening, reading);
     stage.source.bustle(40).await;
     screen.catch_up(&stage.source.record, &ALL).await;
     screen.lay(&stage.source.record, Begun::Here);
