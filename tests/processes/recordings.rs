@@ -21,6 +21,12 @@ fn stands_in(path: &str, arguments: &[&str]) -> (Running, u16) {
     (running, port.unwrap_or_else(|| panic!("no port in `{said}`")))
 }
 
+/// Waits until the stand-ins have played all, and their readers have read it.
+fn wait_read(ports: &[u16]) {
+    let is_read = |port: &u16| get(*port, "/stand-in").is_some_and(|shown| shown.contains("\"read\":true"));
+    wait_for("reader at the end of the recording", || ports.iter().all(is_read).then_some(()));
+}
+
 /// Waits until `what` gives something.
 fn wait_for<T>(name: &str, mut what: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -94,8 +100,7 @@ fn what_is_recorded_through_a_kill_replays_as_the_original() {
     drop(cut);
 
     let recorder = Running::start(&record);
-    let is_over = || get(port, "/stand-in").is_some_and(|shown| shown.contains("\"ended\":true"));
-    wait_for("end of the recording", || is_over().then_some(()));
+    wait_read(&[port]);
     assert_eq!(recorder.interrupt().0, Some(0));
 
     let states = book_states(&replayed(out));
@@ -319,8 +324,7 @@ fn several_connections_recorded_through_a_kill_replay_merged() {
     recorder.child.wait().expect("it ends");
     let flushed = lines_of(Path::new(out));
     let recorder = Running::start(&record);
-    let is_over = |port| get(port, "/stand-in").is_some_and(|shown| shown.contains("\"ended\":true"));
-    wait_for("end of both recordings", || (is_over(coinbase) && is_over(binance)).then_some(()));
+    wait_read(&[coinbase, binance]);
     assert_eq!(recorder.interrupt().0, Some(0));
 
     let files = lines_of(Path::new(out));

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
@@ -135,6 +136,8 @@ async fn converse(
                         break;
                     }
                 }
+                // Without room for it, the next one is soon enough.
+                Some(Ok(Message::Pong(bytes))) => _ = asks.try_send(Ask::Ponged { session, bytes }),
                 Some(Ok(message)) if message.is_close() => break,
                 // Pings are answered by the library.
                 Some(Ok(_)) => {}

@@ -23,6 +23,9 @@ const SEND_MAX: Duration = Duration::from_secs(30);
 /// How often readers get a WebSocket ping, so that a recording that stands still or has ended does not look mute.
 const PING_EVERY: Duration = Duration::from_secs(1);
 
+/// What the pings say once all is played: whoever answers such a one has read all that came before it.
+const ENDED: Bytes = Bytes::from_static(b"ended");
+
 /// A reader subscribes channel by channel, as slowly as the venue's limit allows (five messages a second at Binance). What
 /// is played begins when nothing more was asked for so long, so that it is heard from its first frame on every channel.
 const SUBSCRIBED_AFTER: Duration = Duration::from_millis(400);
@@ -35,6 +38,7 @@ const REQUESTS_MAX: usize = 1_024;
 pub(super) enum Ask {
     Opened { session: Session, url: String, frames: mpsc::Sender<Message> },
     Heard { session: Session, bytes: Bytes },
+    Ponged { session: Session, bytes: Bytes },
     Closed { session: Session },
     Fetch { path: String, answer: oneshot::Sender<(u16, String)> },
     Inject { kind: InjectionKind },
@@ -65,6 +69,8 @@ enum Play {
 struct Reader {
     frames: mpsc::Sender<Message>,
     stalled: bool,
+    /// It has read the recording to its end.
+    has_all: bool,
 }
 
 impl Hub {
@@ -101,6 +107,7 @@ impl Hub {
                     Next::End => {
                         tracing::info!("the recording has ended; readers are still answered");
                         self.ended = true;
+                        self.ping();
                     }
                 },
             }
@@ -114,7 +121,7 @@ impl Hub {
         match ask {
             Ask::Opened { session, url, frames } => {
                 tracing::info!(session = session.0, url, "connected");
-                self.sessions.insert(session, Reader { frames, stalled: false });
+                self.sessions.insert(session, Reader { frames, stalled: false, has_all: false });
                 self.stand_in.opened(session, &url, said);
             }
             Ask::Heard { session, bytes } => {
@@ -122,6 +129,11 @@ impl Hub {
                     self.play = Play::Soon(Instant::now() + SUBSCRIBED_AFTER);
                 }
                 self.stand_in.heard(session, &bytes, said);
+            }
+            Ask::Ponged { session, bytes } => {
+                if let Some(reader) = self.sessions.get_mut(&session) {
+                    reader.has_all |= self.ended && bytes == ENDED;
+                }
             }
             Ask::Closed { session } => self.forget(session),
             Ask::Fetch { path, answer } => {
@@ -140,8 +152,10 @@ impl Hub {
                 let (frames, faults) = self.stand_in.counts();
                 let faults: Vec<String> = faults.iter().map(|(kind, n)| format!("\"{kind}\":{n}")).collect();
                 let (sessions, ended, faults) = (self.sessions.len(), self.ended, faults.join(","));
-                let body =
-                    format!(r#"{{"frames":{frames},"sessions":{sessions},"ended":{ended},"faults":{{{faults}}}}}"#);
+                let read = sessions > 0 && self.sessions.values().all(|reader| reader.has_all);
+                let body = format!(
+                    r#"{{"frames":{frames},"sessions":{sessions},"ended":{ended},"read":{read},"faults":{{{faults}}}}}"#
+                );
                 // As above.
                 let _ = answer.send((200, body));
             }
@@ -158,7 +172,7 @@ impl Hub {
     fn ping(&self) {
         for reader in self.sessions.values().filter(|r| !r.stalled) {
             // A reader whose queue is full hears enough.
-            let _ = reader.frames.try_send(Message::Ping(Bytes::new()));
+            let _ = reader.frames.try_send(Message::Ping(if self.ended { ENDED } else { Bytes::new() }));
         }
     }
 
@@ -182,6 +196,9 @@ impl Hub {
                 self.source.rewind()?;
                 self.stand_in.begun_again();
                 self.ended = false;
+                for reader in self.sessions.values_mut() {
+                    reader.has_all = false;
+                }
             }
         }
         Ok(())
