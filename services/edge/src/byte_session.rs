@@ -68,7 +68,7 @@ pub(crate) struct Ended {
 /// Carries a session until it ends by itself; `None` if the reader is gone.
 #[allow(clippy::manual_async_fn, reason = "an async fn keeps its arguments beside what it makes of them")]
 pub(crate) fn run<'a>(
-    mut pipe: Pipe,
+    pipe: &'a mut Pipe,
     framing: Framing,
     send: &'a mut SendStream,
     (first, receive): (Bytes, RecvStream),

@@ -7,21 +7,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt as _;
+use futures_util::future::OptionFuture;
 use futures_util::stream;
 use h3::error::Code;
 use h3::ext::Protocol;
 use h3::server::{RequestResolver, RequestStream};
 use http_body_util::BodyExt as _;
-use ticker_runtime::Drain;
 use tokio::task::JoinSet;
+use tokio::time::Sleep;
 use tower::ServiceExt as _;
 
 use crate::library::STREAMS_MAX;
-use crate::quic::{Confirmed, QUIC_DRAIN_MAX, STREAMS_FIRST};
-use crate::routes::Web;
+use crate::quic::{Confirmed, QUIC_DRAIN_MAX, STREAMS_FIRST, Shared};
 use crate::webtransport::Sessions;
 use crate::{http1, library, webtransport};
 use streams::{Receive, Send, Transport};
@@ -35,59 +35,61 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 type Resolver = RequestResolver<Transport, Bytes>;
 
 /// Serves a connection to its end. At a drain it takes no more requests (GOAWAY) and lets those that it has come to theirs.
-pub(crate) async fn serve(
+pub(crate) fn serve(
     connection: quinn::Connection,
-    service: Router,
-    web: Web,
-    drain: Drain,
+    shared: Arc<Shared>,
     confirmed: Arc<Confirmed>,
-) {
-    let mut builder = h3::server::builder();
-    builder
-        .max_field_section_size(http1::HEAD_BYTES_MAX as u64)
-        .enable_extended_connect(true)
-        .enable_datagram(true)
-        .enable_webtransport(true)
-        .max_webtransport_sessions(webtransport::SESSIONS_MAX as u64);
-    let sessions = Arc::<Sessions>::default();
-    let transport = Transport::new(connection.clone(), Arc::clone(&sessions));
-    let Ok(mut h3) = Box::pin(builder.build::<_, Bytes>(transport)).await else { return };
-    let mut requests = JoinSet::new();
-    let mut streams = STREAMS_FIRST;
-    let deadline = tokio::time::sleep(Duration::MAX);
-    tokio::pin!(deadline);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            accepted = h3.accept() => match accepted {
-                Ok(Some(resolver)) => {
-                    metrics::counter!("ticker_edge_http3_requests_total").increment(1);
-                    if requests.len() as u32 * 2 >= streams && streams < STREAMS_MAX {
-                        streams = STREAMS_MAX.min(streams * 2);
-                        connection.set_max_concurrent_bi_streams(streams.into());
+) -> impl Future<Output = ()> + std::marker::Send {
+    // As in `quic::begin`.
+    async move {
+        let mut builder = h3::server::builder();
+        builder
+            .max_field_section_size(http1::HEAD_BYTES_MAX as u64)
+            .enable_extended_connect(true)
+            .enable_datagram(true)
+            .enable_webtransport(true)
+            .max_webtransport_sessions(webtransport::SESSIONS_MAX as u64);
+        let sessions = Arc::<Sessions>::default();
+        let transport = Transport::new(connection.clone(), Arc::clone(&sessions));
+        let Ok(mut h3) = Box::pin(builder.build::<_, Bytes>(transport)).await else { return };
+        let mut requests = JoinSet::new();
+        let mut streams = STREAMS_FIRST;
+        // Of a drain, once there is one.
+        let mut deadline: Option<Pin<Box<Sleep>>> = None;
+        loop {
+            tokio::select! {
+                accepted = h3.accept() => match accepted {
+                    Ok(Some(resolver)) => {
+                        metrics::counter!("ticker_edge_http3_requests_total").increment(1);
+                        if requests.len() as u32 * 2 >= streams && streams < STREAMS_MAX {
+                            streams = STREAMS_MAX.min(streams * 2);
+                            connection.set_max_concurrent_bi_streams(streams.into());
+                        }
+                        let of = Of {
+                            shared: Arc::clone(&shared),
+                            connection: connection.clone(),
+                            sessions: Arc::clone(&sessions),
+                            confirmed: Arc::clone(&confirmed),
+                        };
+                        requests.spawn(request(resolver, of));
                     }
-                    let (sessions, connection) = (Arc::clone(&sessions), connection.clone());
-                    let confirmed = Arc::clone(&confirmed);
-                    requests.spawn(request(resolver, service.clone(), web.clone(), connection, sessions, confirmed));
+                    // The reader has gone, and with it whatever it asked for.
+                    Ok(None) | Err(_) => return,
+                },
+                Some(_) = requests.join_next(), if !requests.is_empty() => {
+                    if let Some(deadline) = deadline.as_mut().filter(|_| requests.is_empty()) {
+                        deadline.as_mut().reset(tokio::time::Instant::now() + CLOSING_MAX);
+                    }
                 }
-                // The reader has gone, and with it whatever it asked for.
-                Ok(None) | Err(_) => return,
-            },
-            Some(_) = requests.join_next(), if !requests.is_empty() => {
-                if draining && requests.is_empty() {
-                    let last = tokio::time::Instant::now() + CLOSING_MAX;
-                    deadline.as_mut().reset(last);
+                () = shared.drain.started(), if deadline.is_none() => {
+                    let wait = if requests.is_empty() { CLOSING_MAX } else { QUIC_DRAIN_MAX };
+                    deadline = Some(Box::pin(tokio::time::sleep(wait)));
+                    if Box::pin(h3.shutdown(0)).await.is_err() {
+                        return;
+                    }
                 }
+                () = OptionFuture::from(deadline.as_mut()).map(drop), if deadline.is_some() => return,
             }
-            () = drain.started(), if !draining => {
-                draining = true;
-                let wait = if requests.is_empty() { CLOSING_MAX } else { QUIC_DRAIN_MAX };
-                deadline.as_mut().reset(tokio::time::Instant::now() + wait);
-                if Box::pin(h3.shutdown(0)).await.is_err() {
-                    return;
-                }
-            }
-            () = deadline.as_mut(), if draining => return,
         }
     }
 }
@@ -95,30 +97,27 @@ pub(crate) async fn serve(
 /// What is left to do for a request, in memory of its own: the task of a reader who stays is to cost little.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + std::marker::Send>>;
 
-/// Answers a request.
-async fn request(
-    resolver: Resolver,
-    service: Router,
-    web: Web,
+/// The connection of a request.
+struct Of {
+    shared: Arc<Shared>,
     connection: quinn::Connection,
     sessions: Arc<Sessions>,
     confirmed: Arc<Confirmed>,
-) {
+}
+
+/// Answers a request.
+fn request(resolver: Resolver, of: Of) -> impl Future<Output = ()> + std::marker::Send {
     // What happens once is in memory of its own too, which goes when it is done, as in `quic::begin`.
-    let begun = Box::pin(begin(resolver, service, web, connection, sessions, confirmed));
-    if let Some(rest) = begun.await {
-        rest.await;
+    let begun = Box::pin(begin(resolver, of));
+    async move {
+        if let Some(rest) = begun.await {
+            rest.await;
+        }
     }
 }
 
-async fn begin(
-    resolver: Resolver,
-    service: Router,
-    web: Web,
-    connection: quinn::Connection,
-    sessions: Arc<Sessions>,
-    confirmed: Arc<Confirmed>,
-) -> Option<Rest> {
+async fn begin(resolver: Resolver, of: Of) -> Option<Rest> {
+    let Of { shared, connection, sessions, confirmed } = of;
     let (request, stream) = tokio::time::timeout(HEAD_MAX, resolver.resolve_request()).await.ok()?.ok()?;
     if !confirmed.is_done() {
         // Early data. Methods that are safe (RFC 9110 §9.2.1) change nothing however often they come; the others wait, which
@@ -132,16 +131,16 @@ async fn begin(
     }
     drop(confirmed);
     if request.extensions().get() == Some(&Protocol::WEB_TRANSPORT) {
-        return webtransport::begin(request, stream, connection, web, sessions).await;
+        return webtransport::begin(request, stream, connection, &shared.web, sessions).await;
     }
     let (send, receive) = stream.split();
     let mut request = request.map(|()| body_of(receive));
     request.extensions_mut().insert(library::From(connection.remote_address()));
-    let response = match service.oneshot(request).await {
+    let response = match shared.service.clone().oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     };
-    respond(send, response, web.write_timeout).await
+    respond(send, response, shared.web.write_timeout).await
 }
 
 /// The body of a request, as far as its handler reads it.

@@ -3,6 +3,7 @@
 
 mod crypto;
 
+use std::future::Future;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::byte_session::{self, Datagrams, Ended};
 use crate::config::Congestion;
 use crate::framing::Framing;
-use crate::http3;
+use crate::http3::{self, Rest};
 use crate::library::{self, DRAIN_MAX};
 use crate::pipe::Pipe;
 use crate::routes::Web;
@@ -46,10 +47,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Streams in both directions that a reader may have open at first. quinn keeps a place for each that may be, about 80 bytes,
 /// so a reader who needs more is given more: [`http3::serve`].
-pub(crate) const STREAMS_FIRST: u32 = 16;
+pub(crate) const STREAMS_FIRST: u32 = 8;
 
-/// Streams in one direction that a reader may have open: HTTP/3 needs three.
-const UNI_STREAMS_MAX: u32 = 8;
+/// Streams in one direction that a reader may have open: HTTP/3 needs three. With the others they fit into a table of 16.
+const UNI_STREAMS_MAX: u32 = 6;
 
 /// What a reader may send before we have taken it: requests are small.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
@@ -80,11 +81,10 @@ pub(crate) struct Limits {
 }
 
 /// What every connection of an endpoint gets.
-#[derive(Clone)]
-struct Shared {
-    service: Router,
-    web: Web,
-    drain: Drain,
+pub(crate) struct Shared {
+    pub(crate) service: Router,
+    pub(crate) web: Web,
+    pub(crate) drain: Drain,
     limits: Limits,
     /// How many handshakes are under way.
     handshakes: Arc<AtomicUsize>,
@@ -149,7 +149,7 @@ pub(crate) async fn serve(served: Vec<Served>, limits: Limits, drain: Drain) {
     let accepting = join_all(served.into_iter().map(|Served { endpoint, service, web }| {
         let handshakes = Arc::clone(&handshakes);
         let shared = Shared { service, web, drain: drain.clone(), limits, handshakes };
-        accept(endpoint, endpoints.len(), tasks.clone(), shared)
+        accept(endpoint, endpoints.len(), tasks.clone(), Arc::new(shared))
     }));
     let draining = async {
         drain.started().await;
@@ -167,7 +167,7 @@ pub(crate) async fn serve(served: Vec<Served>, limits: Limits, drain: Drain) {
 }
 
 /// Accepts connections of one of `count` endpoints. At a drain whoever comes is refused, so that it goes elsewhere at once.
-async fn accept(endpoint: Endpoint, count: usize, tasks: TaskTracker, shared: Shared) {
+async fn accept(endpoint: Endpoint, count: usize, tasks: TaskTracker, shared: Arc<Shared>) {
     let Limits { connections_max, handshakes_unvalidated_max, .. } = shared.limits;
     while let Some(incoming) = endpoint.accept().await {
         if shared.drain.is_started() || endpoint.open_connections() >= connections_max.div_ceil(count) {
@@ -179,7 +179,7 @@ async fn accept(endpoint: Endpoint, count: usize, tasks: TaskTracker, shared: Sh
             let _ = incoming.retry();
         } else {
             shared.handshakes.fetch_add(1, Ordering::Relaxed);
-            tasks.spawn(begin(incoming, shared.clone(), UnderWay(Arc::clone(&shared.handshakes))));
+            tasks.spawn(begin(incoming, Arc::clone(&shared), UnderWay(Arc::clone(&shared.handshakes))));
         }
     }
 }
@@ -219,53 +219,54 @@ impl Drop for UnderWay {
     }
 }
 
-async fn begin(incoming: Incoming, shared: Shared, under_way: UnderWay) {
-    let Shared { service, web, drain, .. } = shared;
-    let confirmed = Arc::<Confirmed>::default();
-    // What happens once is in memory of its own, which goes when it is done: a reader who stays is to cost little.
+/// Serves a connection to its end.
+fn begin(incoming: Incoming, shared: Arc<Shared>, under_way: UnderWay) -> impl Future<Output = ()> + Send {
+    // What happens once is in memory of its own, which goes when it is done: a reader who stays is to cost little. And no
+    // function that is `async`: that would keep two places for each argument.
     let heard = Box::pin(async {
         let mut connecting = incoming.accept().ok()?;
         // The client's first message must be whole before the connection is used: else some never come to life.
         tokio::time::timeout(HANDSHAKE_MAX, connecting.handshake_data()).await.ok()?.ok()?;
         connecting.into_0rtt().ok()
     });
-    if let Some((connection, complete)) = heard.await {
-        let watching = async {
+    async move {
+        let confirmed = Arc::<Confirmed>::default();
+        if let Some((connection, complete)) = heard.await {
             // What it tells besides means nothing at a server, and that it is over may mean that the connection is.
-            let is_over = tokio::time::timeout(HANDSHAKE_MAX, complete).await.is_ok();
-            if is_over && connection.close_reason().is_none() {
-                drop(under_way);
-                metrics::gauge!("ticker_edge_quic_connections").increment(1);
-                confirmed.tell();
-                std::future::pending().await
-            }
-        };
-        let serving = async {
-            match alpn(&connection) {
+            let complete = Box::pin(tokio::time::timeout(HANDSHAKE_MAX, complete));
+            let watching = async {
+                if complete.await.is_ok() && connection.close_reason().is_none() {
+                    drop(under_way);
+                    metrics::gauge!("ticker_edge_quic_connections").increment(1);
+                    confirmed.tell();
+                    std::future::pending().await
+                }
+            };
+            let serving: Rest = match alpn(&connection) {
                 // Its requests change nothing but the session itself: a replay of them is harmless.
-                Some(b"ticker/1") => Box::pin(session(connection.clone(), web)).await,
-                _ => Box::pin(http3::serve(connection.clone(), service, web, drain, Arc::clone(&confirmed))).await,
+                Some(b"ticker/1") => Box::pin(session(connection.clone(), shared)),
+                _ => Box::pin(http3::serve(connection.clone(), shared, Arc::clone(&confirmed))),
+            };
+            tokio::select! {
+                () = watching => connection.close(VarInt::from_u32(0), b""),
+                () = serving => {}
             }
-        };
-        tokio::select! {
-            () = watching => connection.close(VarInt::from_u32(0), b""),
-            () = serving => {}
         }
-    }
-    match confirmed.is_done() {
-        true => metrics::gauge!("ticker_edge_quic_connections").decrement(1),
-        false => metrics::counter!("ticker_edge_quic_handshakes_failed_total").increment(1),
+        match confirmed.is_done() {
+            true => metrics::gauge!("ticker_edge_quic_connections").decrement(1),
+            false => metrics::counter!("ticker_edge_quic_handshakes_failed_total").increment(1),
+        }
     }
 }
 
 /// A connection that is one session.
-async fn session(connection: Connection, web: Web) {
+async fn session(connection: Connection, shared: Arc<Shared>) {
     let ended = async {
         let Ok((mut send, receive)) = tokio::time::timeout(HANDSHAKE_MAX, connection.accept_bi()).await.ok()? else {
             return None;
         };
         let framing = Framing::Lengths;
-        let pipe = match Pipe::open_with_datagrams(web.shard(), byte_session::form(framing), None).await {
+        let mut pipe = match Pipe::open_with_datagrams(shared.web.shard(), byte_session::form(framing), None).await {
             Ok(pipe) => pipe,
             Err(refusal) => {
                 let reason = format!("{}: {}", refusal.code, refusal.message);
@@ -273,7 +274,7 @@ async fn session(connection: Connection, web: Web) {
             }
         };
         let datagrams = Datagrams::new(connection.clone(), Vec::new());
-        let ended = byte_session::run(pipe, framing, &mut send, (Bytes::new(), receive), &datagrams).await;
+        let ended = byte_session::run(&mut pipe, framing, &mut send, (Bytes::new(), receive), &datagrams).await;
         if ended.is_some() {
             // The end of the connection must not overtake its last words.
             let _ = tokio::time::timeout(LAST_PACKETS_MAX, send.stopped()).await;

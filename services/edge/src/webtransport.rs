@@ -181,11 +181,11 @@ pub(crate) async fn begin(
     request: http::Request<()>,
     mut stream: RequestStream<Both, Bytes>,
     connection: Connection,
-    web: Web,
+    web: &Web,
     sessions: Arc<Sessions>,
 ) -> Option<Rest> {
     let id = stream.id().into_inner();
-    let (pipe, framing, waiting) = match open(&request, id, &web, &sessions).await {
+    let (pipe, framing, waiting) = match open(&request, id, web, &sessions).await {
         Ok(opened) => opened,
         Err(refusal) => {
             let (send, _) = stream.split();
@@ -208,7 +208,7 @@ fn serve(
     id: u64,
     sessions: Arc<Sessions>,
     stream: RequestStream<Both, Bytes>,
-    pipe: Pipe,
+    mut pipe: Pipe,
     framing: Framing,
     waiting: oneshot::Receiver<SessionStream>,
     datagrams: Datagrams,
@@ -223,7 +223,7 @@ fn serve(
                 return Some(Ended { code: Code::BadRequest.websocket_close(), reason });
             };
             let SessionStream { mut send, receive, first, .. } = stream;
-            let ended = byte_session::run(pipe, framing, &mut send, (first, receive), &datagrams).await;
+            let ended = byte_session::run(&mut pipe, framing, &mut send, (first, receive), &datagrams).await;
             if ended.is_some() {
                 // The end of the session must not overtake its last words.
                 let _ = Box::pin(tokio::time::timeout(CLOSING_MAX, send.stopped())).await;

@@ -230,7 +230,10 @@ impl quic::SendStream<Bytes> for Both {
 }
 
 /// A stream, or the half of one, that the reader sends on.
-pub(crate) struct Receive {
+pub(crate) struct Receive(Box<Receiving>);
+
+/// Apart: h3 has places for more streams than there are.
+struct Receiving {
     stream: quinn::RecvStream,
     /// What was read already.
     first: Bytes,
@@ -239,17 +242,17 @@ pub(crate) struct Receive {
 
 impl Receive {
     fn new(stream: quinn::RecvStream, first: Bytes, limit: FrameLimit) -> Self {
-        Self { stream, first, limit }
+        Self(Box::new(Receiving { stream, first, limit }))
     }
 
     /// Gives bytes to h3, unless it would have to keep too many of them.
     fn pass(&mut self, bytes: Bytes) -> Result<Option<Bytes>, StreamErrorIncoming> {
-        if self.limit.pass(&bytes).is_ok() {
+        if self.0.limit.pass(&bytes).is_ok() {
             return Ok(Some(bytes));
         }
         let error_code = Code::H3_EXCESSIVE_LOAD.value();
         // It may have ended already.
-        let _ = self.stream.stop(self::error_code(error_code));
+        let _ = self.0.stream.stop(self::error_code(error_code));
         Err(StreamErrorIncoming::StreamTerminated { error_code })
     }
 }
@@ -258,13 +261,13 @@ impl quic::RecvStream for Receive {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if !self.first.is_empty() {
-            let first = std::mem::take(&mut self.first);
+        if !self.0.first.is_empty() {
+            let first = std::mem::take(&mut self.0.first);
             return Poll::Ready(self.pass(first));
         }
         let mut bytes = [0; READ_BYTES];
         let mut buffer = ReadBuf::new(&mut bytes);
-        match ready!(self.stream.poll_read_buf(cx, &mut buffer)) {
+        match ready!(self.0.stream.poll_read_buf(cx, &mut buffer)) {
             Ok(()) if buffer.filled().is_empty() => Poll::Ready(Ok(None)),
             Ok(()) => Poll::Ready(self.pass(Bytes::copy_from_slice(buffer.filled()))),
             Err(error) => Poll::Ready(Err(read_error(error))),
@@ -273,11 +276,11 @@ impl quic::RecvStream for Receive {
 
     fn stop_sending(&mut self, code: u64) {
         // It may have ended already.
-        let _ = self.stream.stop(error_code(code));
+        let _ = self.0.stream.stop(error_code(code));
     }
 
     fn recv_id(&self) -> StreamId {
-        stream_id(self.stream.id())
+        stream_id(self.0.stream.id())
     }
 }
 
@@ -285,7 +288,7 @@ impl Drop for Receive {
     fn drop(&mut self) {
         // Whoever still sends may stop: that its answer comes without the rest is no error (RFC 9114 §4.1). Where all has
         // been read there is nothing to say.
-        let _ = self.stream.stop(error_code(Code::H3_NO_ERROR.value()));
+        let _ = self.0.stream.stop(error_code(Code::H3_NO_ERROR.value()));
     }
 }
 

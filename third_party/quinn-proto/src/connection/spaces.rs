@@ -3,6 +3,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     mem,
     ops::{Bound, Index, IndexMut, Range},
+    sync::OnceLock,
 };
 
 use rand::{Rng, RngExt};
@@ -207,6 +208,10 @@ impl PacketSpace {
     /// Stop tracking sent packet `number`, and return what we knew about it
     pub(super) fn take(&mut self, number: u64) -> Option<SentPacket> {
         let packet = self.sent_packets.remove(&number)?;
+        if self.sent_packets.is_empty() {
+            // An empty map keeps its last node
+            self.sent_packets = BTreeMap::new();
+        }
         if !packet.ack_eliciting && number > self.largest_ack_eliciting_sent {
             self.unacked_non_ack_eliciting_tail =
                 self.unacked_non_ack_eliciting_tail.checked_sub(1).unwrap();
@@ -265,16 +270,52 @@ impl PacketSpace {
     }
 }
 
-impl Index<SpaceId> for [PacketSpace; 3] {
-    type Output = PacketSpace;
-    fn index(&self, space: SpaceId) -> &PacketSpace {
-        &self.as_ref()[space as usize]
+/// The packet number spaces of a connection
+///
+/// Those of the handshake are gone once their keys are discarded. They read as a space in which
+/// nothing has happened.
+pub(super) struct Spaces {
+    /// Initial and Handshake
+    handshake: [Option<Box<PacketSpace>>; 2],
+    data: PacketSpace,
+}
+
+impl Spaces {
+    pub(super) fn new(initial: PacketSpace, now: Instant) -> Self {
+        Self {
+            handshake: [Some(Box::new(initial)), Some(Box::new(PacketSpace::new(now)))],
+            data: PacketSpace::new(now),
+        }
+    }
+
+    /// Gives up the memory of a space that will not be used any more
+    pub(super) fn discard(&mut self, space: SpaceId) {
+        if let Some(space) = self.handshake.get_mut(space as usize) {
+            *space = None;
+        }
     }
 }
 
-impl IndexMut<SpaceId> for [PacketSpace; 3] {
+impl Index<SpaceId> for Spaces {
+    type Output = PacketSpace;
+    fn index(&self, space: SpaceId) -> &PacketSpace {
+        static DISCARDED: OnceLock<PacketSpace> = OnceLock::new();
+        match self.handshake.get(space as usize) {
+            None => &self.data,
+            Some(Some(space)) => space,
+            Some(None) => DISCARDED.get_or_init(|| PacketSpace::new(Instant::now())),
+        }
+    }
+}
+
+impl IndexMut<SpaceId> for Spaces {
     fn index_mut(&mut self, space: SpaceId) -> &mut PacketSpace {
-        &mut self.as_mut()[space as usize]
+        match self.handshake.get_mut(space as usize) {
+            None => &mut self.data,
+            Some(space) => {
+                space.get_or_insert_with(|| Box::new(PacketSpace::new(Instant::now())))
+            }
+        }
     }
 }
 

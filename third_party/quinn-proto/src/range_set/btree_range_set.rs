@@ -206,6 +206,10 @@ impl RangeSet {
     pub fn pop_min(&mut self) -> Option<Range<u64>> {
         let result = self.peek_min()?;
         self.0.remove(&result.start);
+        if self.0.is_empty() {
+            // An empty map keeps its last node
+            self.0 = BTreeMap::new();
+        }
         Some(result)
     }
 }
