@@ -78,7 +78,8 @@ pub(crate) fn run<'a>(
         let (requests, stalled) = (pipe.requests(), pipe.stalled());
         let writing = async {
             while let Some(batch) = pipe.next().await {
-                let mut pieces = written(&batch, framing, datagrams).await;
+                // Apart: it is large, and lasts for a moment.
+                let mut pieces = Box::pin(written(&batch, framing, datagrams)).await;
                 drop(batch);
                 if send.write_all_chunks(&mut pieces).await.is_err() {
                     return None;
@@ -164,17 +165,19 @@ fn read(
                     Framing::Lengths => Request::from_protobuf(message),
                 });
             });
-            for request in all {
-                let request = request.map_err(|e| Refusal::new(Code::BadRequest, e.to_string()));
-                // Apart, since a session hardly ever sends one.
-                Box::pin(requests.send(request)).await;
-            }
-            if let Err(error) = result {
-                // The session ends, with a cursor; whatever still comes is passed over.
-                deaf = true;
-                let message = format!("{error}: send smaller requests");
-                Box::pin(requests.send(Err(Refusal::new(Code::MessageTooLarge, message)))).await;
-            }
+            // The session ends, with a cursor; whatever still comes is passed over.
+            deaf |= result.is_err();
+            let all = all.into_iter().map(|request| request.map_err(|e| Refusal::new(Code::BadRequest, e.to_string())));
+            let last = result
+                .err()
+                .map(|error| Err(Refusal::new(Code::MessageTooLarge, format!("{error}: send smaller requests"))));
+            // Apart, since a session hardly ever sends one.
+            Box::pin(async {
+                for request in all.chain(last) {
+                    requests.send(request).await;
+                }
+            })
+            .await;
             bytes = loop {
                 // Chunks are the connection's own: an idle reader has no buffer here.
                 match receive.read_chunk(READ_BYTES, true).await {

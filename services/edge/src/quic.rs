@@ -49,8 +49,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// so a reader who needs more is given more: [`http3::serve`].
 pub(crate) const STREAMS_FIRST: u32 = 8;
 
-/// Streams in one direction that a reader may have open: HTTP/3 needs three. With the others they fit into a table of 16.
-const UNI_STREAMS_MAX: u32 = 6;
+/// Streams in one direction that a reader may have open: HTTP/3 needs three. With the others they fit into a table of 16
+/// places, which takes 14 before it grows, and is asked for one more whenever a stream is stopped.
+const UNI_STREAMS_MAX: u32 = 5;
 
 /// What a reader may send before we have taken it: requests are small.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;

@@ -84,6 +84,10 @@ impl quic::Connection<Bytes> for Transport {
                 continue;
             };
             let Beginning { send, receive, bytes } = self.beginnings.swap_remove(at);
+            if self.beginnings.is_empty() {
+                // It keeps no memory for the next ones.
+                self.beginnings = Vec::new();
+            }
             match begins {
                 Begins::Request => {
                     return Poll::Ready(Ok(Both {

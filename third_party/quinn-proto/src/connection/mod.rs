@@ -397,6 +397,7 @@ impl Connection {
         if let Some(x) = self.events.pop_front() {
             return Some(x);
         }
+        self.events = VecDeque::new();
 
         if let Some(event) = self.streams.poll() {
             return Some(Event::Stream(event));
@@ -412,7 +413,11 @@ impl Connection {
     /// Return endpoint-facing events
     #[must_use]
     pub fn poll_endpoint_events(&mut self) -> Option<EndpointEvent> {
-        self.endpoint_events.pop_front().map(EndpointEvent)
+        let event = self.endpoint_events.pop_front().map(EndpointEvent);
+        if event.is_none() {
+            self.endpoint_events = VecDeque::new();
+        }
+        event
     }
 
     /// Provide control over streams
@@ -3268,7 +3273,11 @@ impl Connection {
         while buf.len() + frame::Crypto::SIZE_BOUND < max_size && !is_0rtt {
             let mut frame = match space.pending.crypto.pop_front() {
                 Some(x) => x,
-                None => break,
+                None => {
+                    // What is seldom used keeps nothing
+                    space.pending.crypto = VecDeque::new();
+                    break;
+                }
             };
 
             // Calculate the maximum amount of crypto data we can store in the buffer.
@@ -3320,7 +3329,10 @@ impl Connection {
         while buf.len() + NewConnectionId::SIZE_BOUND < max_size {
             let issued = match space.pending.new_cids.pop() {
                 Some(x) => x,
-                None => break,
+                None => {
+                    space.pending.new_cids = Vec::new();
+                    break;
+                }
             };
             trace!(
                 sequence = issued.sequence,
