@@ -35,12 +35,12 @@ const CLOSING_MAX: Duration = Duration::from_secs(1);
 type Resolver = RequestResolver<Transport, Bytes>;
 
 /// Serves a connection to its end. At a drain it takes no more requests (GOAWAY) and lets those that it has come to theirs.
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps its arguments beside what it makes of them")]
 pub(crate) fn serve(
     connection: quinn::Connection,
     shared: Arc<Shared>,
     confirmed: Arc<Confirmed>,
 ) -> impl Future<Output = ()> + std::marker::Send {
-    // As in `quic::begin`.
     async move {
         let mut builder = h3::server::builder();
         builder
