@@ -23,6 +23,9 @@ from types import ModuleType
 READY_S = 60
 DRAIN_S = 30
 
+# Far more than any takes, also where much else runs.
+TEST_SECONDS_MAX = 300
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now. All are held until the last is found, so that they differ."""
@@ -100,6 +103,23 @@ class Service:
             return False
 
 
+class Patient(unittest.TextTestResult):
+    """A test that hangs is an error, not a run without end."""
+
+    def startTest(self, test):
+        super().startTest(test)
+        signal.signal(signal.SIGALRM, self.give_up)
+        signal.alarm(TEST_SECONDS_MAX)
+
+    def stopTest(self, test):
+        signal.alarm(0)
+        super().stopTest(test)
+
+    @staticmethod
+    def give_up(*_):
+        raise TimeoutError(f"a test that takes more than {TEST_SECONDS_MAX} s")
+
+
 def run_tests(usage: str, market: str, *modules: ModuleType) -> int:
     """Runs the tests of the program that was started (`… BINARY`) against a service on that synthetic market, which they find
     as `service` in their module, as these do in theirs. That the service ends in good order is a test too."""
@@ -111,7 +131,8 @@ def run_tests(usage: str, market: str, *modules: ModuleType) -> int:
     with Service(sys.argv[1], "--synthetic", market) as service:
         for module in (program, *modules):
             module.service = service
-        result = unittest.TextTestRunner(verbosity=2, stream=sys.stdout).run(suite)
+        runner = unittest.TextTestRunner(verbosity=2, stream=sys.stdout, resultclass=Patient)
+        result = runner.run(suite)
     failed = len(result.failures) + len(result.errors)
     passed = result.testsRun - failed - len(result.skipped)
     if service.exit_code == 0 and "panicked" not in service.text:

@@ -197,11 +197,10 @@ class Hostile(unittest.IsolatedAsyncioTestCase):
 
     async def test_what_breaks_webtransport(self):
         async with connected(service.tls) as client:
+            # Fewer than it may have open at first, since some of them stay.
             for data in [b"\x40\x41", b"\x40\x41\xff", b"\x40\x41\x00junk", b"\x40\x41\xc0\0\0\0\0\0\0\x04{}\n"]:
-                # Fewer than it may have open, since some of them stay.
-                for _ in range(3):
-                    stream = client._quic.get_next_available_stream_id()
-                    client._quic.send_stream_data(stream, data)
+                stream = client._quic.get_next_available_stream_id()
+                client._quic.send_stream_data(stream, data)
             for data in [b"", b"\xff", b"\x00", b"\x05junk", os.urandom(1000)]:
                 client._quic.send_datagram_frame(data)
             client.transmit()
