@@ -35,7 +35,7 @@ const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 
 /// While receipts are waited for, packets are taken together with the next messages, or after so long: a receipt comes for
 /// every second packet, and to wake for each costs as much as to send.
-const RECEIPTS_PAUSE: Duration = Duration::from_millis(20);
+const RECEIPTS_PAUSE: Duration = Duration::from_millis(40);
 
 /// The same where more than so many bytes are not confirmed: SCTP may wait for receipts before it sends more. (It begins
 /// with a window of some four packets.)
@@ -44,7 +44,7 @@ const RECEIPTS_PAUSE_SHORT: Duration = Duration::from_millis(3);
 
 /// Messages that follow each other in less go together, up to a packet of them: a packet costs as much as five messages.
 /// What comes after a pause goes at once.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
 const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
