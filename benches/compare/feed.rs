@@ -12,6 +12,8 @@ pub(crate) struct Feed {
     pub(crate) trades_per_second: f64,
     /// Quote topics behind the others, which have a first value and nothing more. Only where there are no trades.
     pub(crate) quiet_topics: usize,
+    /// So many neighbours of each channel have their events at the same time.
+    pub(crate) burst: usize,
 }
 
 impl Feed {
@@ -22,6 +24,7 @@ impl Feed {
             quotes_per_second: per_second,
             trades_per_second: 0.0,
             quiet_topics: 0,
+            burst: 1,
         }
     }
 
@@ -55,19 +58,20 @@ impl Feed {
         format!("{}/bench/{}", if self.is_trade(number) { "trade" } else { "quote" }, symbol(number))
     }
 
-    /// The topics of a channel in the order in which their events come: always the same, and no reader's neighbours are
-    /// neighbours here, or whole batches would fall to a few readers.
+    /// The topics of a channel in the order in which their events come: always the same, and but for bursts no reader's
+    /// neighbours are neighbours here, or whole batches would fall to a few readers.
     fn order(&self, trade: bool) -> Vec<usize> {
         let of = if trade { self.trade_topics } else { self.quote_topics };
         let mixed = self.quote_topics > 0 && self.trade_topics > 0;
-        let mut order: Vec<usize> = (0..of).map(|at| if mixed { at * 2 + usize::from(trade) } else { at }).collect();
-        // Fisher and Yates, with the constants of Knuth's MMIX.
-        let mut state = 0x7469_636b_6572u64 + u64::from(trade);
-        for at in (1..of).rev() {
+        let order: Vec<usize> = (0..of).map(|at| if mixed { at * 2 + usize::from(trade) } else { at }).collect();
+        // Fisher and Yates, with the constants of Knuth's MMIX. Bursts of both channels come at the same times.
+        let mut state = 0x7469_636b_6572u64 + u64::from(trade && self.burst == 1);
+        let mut bursts: Vec<usize> = (0..of.div_ceil(self.burst)).collect();
+        for at in (1..bursts.len()).rev() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            order.swap(at, (state >> 33) as usize % (at + 1));
+            bursts.swap(at, (state >> 33) as usize % (at + 1));
         }
-        order
+        bursts.iter().flat_map(|burst| order.chunks(self.burst).nth(*burst).unwrap_or_default()).copied().collect()
     }
 
     /// The first events of all topics, so that each has a value.
@@ -157,6 +161,7 @@ impl Schedule {
             return i64::MAX;
         }
         let (round, place) = (at / topics as u64, at % topics as u64);
+        let place = place - place % self.feed.burst as u64;
         self.start + round as i64 * period + place as i64 * period / topics as i64
     }
 

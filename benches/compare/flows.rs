@@ -93,6 +93,7 @@ pub(crate) const MARKET: Feed = Feed {
     quotes_per_second: 2_500.0,
     trades_per_second: 2_500.0,
     quiet_topics: 0,
+    burst: 1,
 };
 
 /// [`MARKET`], 1,000 readers of 20 topics each.
@@ -138,6 +139,7 @@ pub(crate) fn busy(plan: Plan, at: &Places) -> Result<Section, String> {
         quotes_per_second: 18_000.0,
         trades_per_second: 2_000.0,
         quiet_topics: 0,
+        burst: 1,
     };
     let wish = everything(Over::Ws, 1_000, 20, &feed);
     let rows = rounds(plan, at, &[(Subject::Ours, wish, feed)])?;

@@ -15,9 +15,34 @@ use crate::servers::{Places, Rig};
 /// The market's readers are fewer here: those who decrypt share a core with all but the server.
 const READERS: usize = 100;
 const TOPICS_PER_READER: usize = 20;
+/// [`MARKET`], but ten neighbouring topics have their events at the same time, as when a market moves: half quotes, half
+/// trades, all of them topics of the same readers.
+const BURSTS: Feed = Feed { burst: 5, ..MARKET };
 /// Idle readers.
 const IDLE: usize = 1_000;
 const SERVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Subject {
+    way: Way,
+    /// Caddy stands before our edge.
+    caddy: bool,
+    feed: Feed,
+}
+
+impl Subject {
+    /// Our edge and the market.
+    fn of(way: Way) -> Self {
+        Self { way, caddy: false, feed: MARKET }
+    }
+
+    fn name(self) -> String {
+        let bursts = if self.feed.burst > 1 { ", bursts of ten" } else { "" };
+        let by = if self.caddy { "by Caddy" } else { "ticker edge" };
+        format!("{}{bursts}, {by}", self.way.name())
+    }
+}
 
 /// CPU for an event over each way, and what an idle reader costs.
 pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
@@ -37,9 +62,9 @@ pub(crate) fn secure(plan: Plan, at: &Places) -> Result<Section, String> {
 /// What an event costs over TLS and over QUIC.
 fn encrypted_market(plan: Plan, at: &Places, section: &mut Section) -> Result<(), String> {
     let ways = [Way::Tls, Way::Http3, Way::WebTransport, Way::Datagrams];
-    let mut subjects: Vec<(Way, bool)> = ways.iter().map(|way| (*way, false)).collect();
+    let mut subjects = ways.map(Subject::of).to_vec();
     if plan.peers {
-        subjects.push((Way::Http3, true));
+        subjects.push(Subject { caddy: true, ..Subject::of(Way::Http3) });
     }
     let flows = flows(&subjects, plan, at, section)?;
     section.line(
@@ -77,34 +102,31 @@ fn over_rtc(live: bool, protobuf: bool) -> Way {
 /// What an event costs over WebRTC.
 fn peers_market(plan: Plan, at: &Places, section: &mut Section) -> Result<(), String> {
     let [json, protobuf] = [false, true].map(|protobuf| [false, true].map(|live| over_rtc(live, protobuf)));
-    let ways = [Way::Tls, json[0], json[1], protobuf[0], protobuf[1]];
-    let flows = flows(&ways.map(|way| (way, false)), plan, at, section)?;
+    let mut subjects = [Way::Tls, json[0], json[1], protobuf[0], protobuf[1]].map(Subject::of).to_vec();
+    subjects.extend([Way::Tls, protobuf[0], protobuf[1]].map(|way| Subject { feed: BURSTS, ..Subject::of(way) }));
+    let flows = flows(&subjects, plan, at, section)?;
     section.line(
         "Asked for: 50,000 events/s. Readers are the edge's own state machines (str0m) at the other end, an answer to each \
          packet where SCTP asks for one. `ticker-live` carries the quotes, the newest of each; trades go on the session's channel. \
-         The goal is for events of 100 bytes, which is what they have as Protobuf (`?format=proto`).",
+         The goal is for events of 100 bytes, which is what they have as Protobuf (`?format=proto`), several of them in a packet. \
+         In a burst ten of a reader's topics have an event at the same time.",
     );
-    for (at, way) in ways.iter().enumerate().skip(3) {
-        let (what, measured) = (format!("{}: CPU an event", way.name()), median(&flows[at], |f| f.cpu_per_event));
+    for (subject, flows) in subjects.iter().zip(&flows).skip(3).filter(|(subject, _)| subject.way != Way::Tls) {
+        let (what, measured) = (format!("{}: CPU an event", subject.name()), median(flows, |f| f.cpu_per_event));
         section.goal(&Goal { what, measured, limit: 5.0, unit: "µs", of: String::new() });
     }
     Ok(())
 }
 
 /// Measures readers of each way, by our edge or by Caddy, and tells of it.
-fn flows(
-    subjects: &[(Way, bool)],
-    plan: Plan,
-    at: &Places,
-    section: &mut Section,
-) -> Result<Vec<Vec<Measure>>, String> {
+fn flows(subjects: &[Subject], plan: Plan, at: &Places, section: &mut Section) -> Result<Vec<Vec<Measure>>, String> {
     let mut flows: Vec<Vec<Measure>> = subjects.iter().map(|_| Vec::new()).collect();
     for _ in 0..plan.runs {
-        for ((way, caddy), flows) in subjects.iter().zip(&mut flows) {
-            let flow = flow(*way, *caddy, plan, at).map_err(|e| format!("{}: {e}", name(*way, *caddy)))?;
+        for (subject, flows) in subjects.iter().zip(&mut flows) {
+            let flow = flow(*subject, plan, at).map_err(|e| format!("{}: {e}", subject.name()))?;
             say(&format!(
-                "  {:<44} {:6.2} µs an event, {:7.0}/s, p50 {:.2} ms, p99 {:.2} ms, server {:.0} %, others {:.0} %",
-                name(*way, *caddy),
+                "  {:<60} {:6.2} µs an event, {:7.0}/s, p50 {:.2} ms, p99 {:.2} ms, server {:.0} %, others {:.0} %",
+                subject.name(),
                 flow.cpu_per_event,
                 flow.events_per_second,
                 flow.pub_p50 / 1e3,
@@ -118,9 +140,9 @@ fn flows(
     let rows: Vec<Vec<String>> = subjects
         .iter()
         .zip(&flows)
-        .map(|((way, caddy), flows)| {
+        .map(|(subject, flows)| {
             vec![
-                name(*way, *caddy),
+                subject.name(),
                 format!("**{:.2}**", median(flows, |f| f.cpu_per_event)),
                 format!("{:.0}", median(flows, |f| f.events_per_second)),
                 millis(median(flows, |f| f.pub_p50)),
@@ -156,24 +178,20 @@ fn rig(way: Way, feed: Feed, at: &Places) -> Result<(Rig, SocketAddr), String> {
     }
 }
 
-fn name(way: Way, caddy: bool) -> String {
-    if caddy { format!("{}, by Caddy", way.name()) } else { format!("{}, ticker edge", way.name()) }
-}
-
-fn flow(way: Way, caddy: bool, plan: Plan, at: &Places) -> Result<Measure, String> {
+fn flow(Subject { way, caddy, feed }: Subject, plan: Plan, at: &Places) -> Result<Measure, String> {
     wait_for_calm();
-    let (mut rig, mut secure) = self::rig(way, MARKET, at)?;
+    let (mut rig, mut secure) = self::rig(way, feed, at)?;
     let proxy = if caddy { Some(self::caddy(rig.readers_at, at)?) } else { None };
     if let Some((_, addr)) = &proxy {
         secure = *addr;
     }
     let topics = |reader: usize| -> Vec<String> {
-        let first = reader * TOPICS_PER_READER % MARKET.topics();
-        (first..first + TOPICS_PER_READER).map(|n| MARKET.topic(n % MARKET.topics())).collect()
+        let first = reader * TOPICS_PER_READER % feed.topics();
+        (first..first + TOPICS_PER_READER).map(|n| feed.topic(n % feed.topics())).collect()
     };
     let crowd = SecureCrowd::start(secure, way, (0..READERS).map(topics).collect())?;
     crowd.wait_served(READERS, SERVE_WITHIN)?;
-    let publisher = rig.target().map(|t| Publisher::start(MARKET, t)).transpose()?;
+    let publisher = rig.target().map(|t| Publisher::start(feed, t)).transpose()?;
     std::thread::sleep(plan.times.warm_up);
     let measured = proxy.as_ref().map_or(&rig.measured, |(proxy, _)| proxy);
     let (foreign, before) = (Foreign::begin(&rig), measured.usage());

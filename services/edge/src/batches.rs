@@ -24,8 +24,33 @@ pub(crate) fn queue() -> (Sender, Receiver) {
 struct Queue {
     waiting: VecDeque<Vec<Encoded>>,
     receiver: Option<Waker>,
+    gathering: Option<Gathering>,
     /// One of the two ends is gone.
     closed: bool,
+}
+
+/// What a receiver waits for before it takes anything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathering {
+    /// Messages are enough once another like the last would not go into so much with them.
+    pub(crate) room: usize,
+    /// What a message takes of it.
+    pub(crate) size: fn(&Encoded) -> usize,
+}
+
+impl Queue {
+    /// Takes these into account, if more is waited for.
+    fn gathered(&mut self, batch: &[Encoded]) {
+        let Some(Gathering { room, size }) = &mut self.gathering else { return };
+        let mut last = 0;
+        for one in batch {
+            last = size(one);
+            *room = room.saturating_sub(last);
+        }
+        if *room < last {
+            self.gathering = None;
+        }
+    }
 }
 
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
@@ -43,10 +68,20 @@ impl Sender {
         if queue.closed {
             return Err(TrySendError::Closed(batch));
         }
-        if queue.waiting.len() >= WAITING_MAX {
+        let gathers = queue.gathering.is_some();
+        queue.gathered(&batch);
+        let is_full = queue.waiting.len() >= WAITING_MAX;
+        if let Some(last) = queue.waiting.back_mut().filter(|_| gathers) {
+            // One batch of them all.
+            last.extend(batch);
+        } else if is_full {
             return Err(TrySendError::Full(batch));
+        } else {
+            queue.waiting.push_back(batch);
         }
-        queue.waiting.push_back(batch);
+        if queue.gathering.is_some() {
+            return Ok(());
+        }
         let receiver = queue.receiver.take();
         drop(queue);
         if let Some(receiver) = receiver {
@@ -78,9 +113,26 @@ impl Receiver {
         cooperative(poll_fn(|cx| self.poll(cx))).await
     }
 
+    /// From here on nothing is received until that much waits, or [`Self::hurry`] is called, or the shard's end is gone.
+    /// What waits already counts.
+    pub(crate) fn gather(&self, gathering: Gathering) {
+        let mut queue = lock(&self.0);
+        queue.gathering = Some(gathering);
+        let waiting = std::mem::take(&mut queue.waiting);
+        waiting.iter().for_each(|batch| queue.gathered(batch));
+        queue.waiting = waiting;
+    }
+
+    /// What waits is received now.
+    pub(crate) fn hurry(&self) {
+        lock(&self.0).gathering = None;
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<Encoded>>> {
         let mut queue = lock(&self.0);
-        if let Some(batch) = queue.waiting.pop_front() {
+        if (queue.gathering.is_none() || queue.closed)
+            && let Some(batch) = queue.waiting.pop_front()
+        {
             return Poll::Ready(Some(batch));
         }
         if queue.closed {
@@ -129,6 +181,37 @@ mod tests {
         }
         assert!(receiver.poll(&mut cx).is_pending());
         sender.try_send(batch("e")).expect("there is room again");
+    }
+
+    #[test]
+    fn a_receiver_that_gathers_is_given_enough_at_once() {
+        let (sender, mut receiver) = queue();
+        let mut cx = Context::from_waker(Waker::noop());
+        let gathering = Gathering { room: 9, size: |one| one.bytes.len() };
+        let mut next = |receiver: &mut Receiver| match receiver.poll(&mut cx) {
+            Poll::Ready(Some(batch)) => batch.iter().flat_map(|one| one.bytes.to_vec()).collect(),
+            Poll::Ready(None) => panic!("the sender lives"),
+            Poll::Pending => Vec::new(),
+        };
+        sender.try_send(batch("aa")).expect("there is room");
+        receiver.gather(gathering);
+        sender.try_send(batch("bbb")).expect("there is room");
+        assert_eq!(next(&mut receiver), b"", "another three would go with them");
+        sender.try_send(batch("cc")).expect("there is room");
+        assert_eq!(next(&mut receiver), b"");
+        sender.try_send(batch("d")).expect("there is room");
+        assert_eq!(next(&mut receiver), b"");
+        sender.try_send(batch("e")).expect("there is room");
+        assert_eq!(next(&mut receiver), b"aabbbccde", "it is full");
+        receiver.gather(gathering);
+        sender.try_send(batch("f")).expect("there is room");
+        assert_eq!(next(&mut receiver), b"");
+        receiver.hurry();
+        assert_eq!(next(&mut receiver), b"f");
+        receiver.gather(gathering);
+        sender.try_send(batch("g")).expect("there is room");
+        drop(sender);
+        assert_eq!(next(&mut receiver), b"g", "nothing else will come");
     }
 
     #[tokio::test]

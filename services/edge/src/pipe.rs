@@ -9,7 +9,7 @@ use ticker_session::catalogue::Refusal;
 use ticker_session::{Closing, Ending};
 use tokio::sync::oneshot;
 
-use crate::batches;
+use crate::batches::{self, Gathering};
 use crate::command::{Command, OpenPipe, PipeId, PipeState, ShardHandle, Stalled};
 
 /// A session, read as batches of messages.
@@ -85,6 +85,16 @@ impl Pipe {
             self.owes = false;
         }
         self.held.take()
+    }
+
+    /// [`Pipe::next`] is to wait for that much, until [`Pipe::hurry`].
+    pub(crate) fn gather(&self, gathering: Gathering) {
+        self.messages.gather(gathering);
+    }
+
+    /// [`Pipe::next`] gives what there is.
+    pub(crate) fn hurry(&self) {
+        self.messages.hurry();
     }
 
     /// The reader is to hear a heartbeat soon.

@@ -26,6 +26,15 @@ pub const LIVE_ID: u16 = 1;
 /// A packet of ours is no larger (without the headers of IP and UDP), in bytes: what WebRTC takes every path to bear.
 pub const MTU: usize = 1_200;
 
+/// Messages that are written together go in one packet if that is the sum of what each takes ([`message_bytes`]), at most:
+/// the MTU without what DTLS and str0m's SCTP put before them.
+pub const PACKET_BYTES: usize = 1_144;
+
+/// What a message takes of a packet: itself, the header of a chunk of data before it (RFC 9260 §3.3.1), padding behind it.
+pub const fn message_bytes(length: usize) -> usize {
+    (16 + length).next_multiple_of(4)
+}
+
 /// Largest message that we take, in bytes.
 pub const MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use metrics::Counter;
 use ticker_proto::message::Request;
 use ticker_proto::{Code, Encoded};
-use ticker_rtc::agent::{self, LIVE, SESSION};
+use ticker_rtc::agent::{self, LIVE, PACKET_BYTES, SESSION, message_bytes};
 use ticker_rtc::str0m::channel::{ChannelData, ChannelId};
 use ticker_rtc::str0m::net::{Protocol, Receive};
 use ticker_rtc::str0m::{Event, Input, Output, Rtc, RtcError};
@@ -16,6 +16,7 @@ use ticker_rtc::{crypto, framing, stun};
 use ticker_session::catalogue::Refusal;
 use tokio::sync::mpsc;
 
+use crate::batches::Gathering;
 use crate::framing::Framing;
 use crate::pipe::{Pipe, Requests};
 use crate::rtc::socket::{Outgoing, Path};
@@ -34,17 +35,16 @@ const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 
 /// While receipts are waited for, packets are taken together with the next messages, or after so long: a receipt comes for
 /// every second packet, and to wake for each costs as much as to send.
-const RECEIPTS_PAUSE: Duration = Duration::from_millis(20);
+const RECEIPTS_PAUSE: Duration = Duration::from_millis(40);
 
 /// The same where more than so many bytes are not confirmed: SCTP may wait for receipts before it sends more. (It begins
 /// with a window of some four packets.)
 const RECEIPTS_BYTES: usize = 3_000;
 const RECEIPTS_PAUSE_SHORT: Duration = Duration::from_millis(3);
 
-/// Messages that follow each other in less go together, up to about a packet of them: a packet costs as much as five messages.
+/// Messages that follow each other in less go together, up to a packet of them: a packet costs as much as five messages.
 /// What comes after a pause goes at once.
-const GATHER: Duration = Duration::from_millis(10);
-const GATHER_BYTES: usize = 1_000;
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
 const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
@@ -98,8 +98,9 @@ pub(super) struct Peer {
     is_secure: bool,
     session: Option<ChannelId>,
     live: Option<ChannelId>,
-    /// Taken from the session.
+    /// Taken from the session, and what it takes of packets.
     waiting: VecDeque<Message>,
+    waiting_bytes: usize,
     /// What the reader asked for.
     asked: Vec<Result<Request, Refusal>>,
     out: Outgoing,
@@ -161,6 +162,7 @@ impl Peer {
             session: None,
             live: None,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             asked: Vec::new(),
             out: Outgoing::default(),
             last: Vec::new(),
@@ -189,27 +191,36 @@ impl Peer {
             };
             self.ask(&requests).await;
             let (takes, patience) = self.readiness();
-            let mut wake = patience.map_or(wake, |patience| wake.min(Instant::now() + patience));
+            let now = Instant::now();
+            let mut wake = patience.map_or(wake, |patience| wake.min(now + patience));
+            let mut gathers = Some(self.wrote + GATHER).filter(|due| takes && now < *due);
+            match gathers {
+                Some(_) => self.pipe.gather(Gathering { room: PACKET_BYTES - self.waiting_bytes, size: self.size() }),
+                None if takes => self.pipe.hurry(),
+                None => {}
+            }
             loop {
-                let (mut first, mut gathers) = (None, false);
+                let mut first = None;
                 tokio::select! {
+                    biased;
+                    control = self.control.recv() => self.obey(control),
+                    batch = self.pipe.next(), if takes => match batch {
+                        Some(batch) => self.queue(&batch),
+                        None => self.end(),
+                    },
                     packet = self.inbox.recv(), if patience.is_none() => match packet {
                         Some(packet) => first = Some(packet),
                         None => return,
                     },
-                    batch = self.pipe.next(), if takes => match batch {
-                        Some(batch) => {
-                            self.queue(&batch);
-                            gathers = self.gathers(Instant::now());
+                    () = tokio::time::sleep_until(gathers.map_or(wake, |due| wake.min(due)).into()) => {
+                        let now = Instant::now();
+                        if gathers.take_if(|due| *due <= now).is_some() {
+                            self.pipe.hurry();
+                            // What waits here goes at any rate, together with what waits there.
+                            wake = if self.waiting.is_empty() { wake } else { now };
+                            continue;
                         }
-                        None => self.end(),
-                    },
-                    control = self.control.recv() => self.obey(control),
-                    () = tokio::time::sleep_until(wake.into()) => {}
-                }
-                if gathers {
-                    wake = wake.min(self.wrote + GATHER);
-                    continue;
+                    }
                 }
                 if let Err(error) = self.take_all(first) {
                     return tracing::debug!(%error, "a WebRTC peer has failed");
@@ -234,9 +245,13 @@ impl Peer {
         }
     }
 
-    /// Are more messages waited for, to go with those that there are?
-    fn gathers(&self, now: Instant) -> bool {
-        now < self.wrote + GATHER && self.waiting.iter().map(|m| m.bytes.len()).sum::<usize>() < GATHER_BYTES
+    /// What a message of the session takes of a packet.
+    fn size(&self) -> fn(&Encoded) -> usize {
+        match self.framing {
+            // Without the end of the line.
+            Framing::Lines => |encoded| message_bytes(encoded.bytes.len().saturating_sub(1)),
+            Framing::Lengths => |encoded| message_bytes(encoded.bytes.len()),
+        }
     }
 
     /// Says what is to be said now. Returns when to come again; `None`: it is over.
@@ -498,16 +513,28 @@ impl Peer {
                     Framing::Lines if message.ends_with(b"\n") => message.slice(..message.len() - 1),
                     _ => message,
                 };
+                self.waiting_bytes += message_bytes(bytes.len());
                 self.waiting.push_back(Message { bytes, may_be_lost: encoded.by_datagram });
             }
         }
     }
 
-    /// Gives the channels what they take.
+    /// Gives the channels what is due, as far as they take it.
     fn write(&mut self, now: Instant) -> Result<(), RtcError> {
         let Some(session) = self.session.filter(|_| self.is_secure) else { return Ok(()) };
         let binary = self.framing == Framing::Lengths;
+        let is_due = now >= self.wrote + GATHER || self.stage != Stage::Running;
+        let mut room = 0;
         while let Some(Message { bytes, may_be_lost }) = self.waiting.front() {
+            let size = message_bytes(bytes.len());
+            if size > room && !is_due {
+                // What does not fill a packet waits for what comes.
+                if self.waiting_bytes + size <= PACKET_BYTES {
+                    return Ok(());
+                }
+                room = PACKET_BYTES;
+            }
+            room = room.saturating_sub(size);
             let fits = bytes.len() <= LIVE_BYTES_MAX;
             let live = self.live.filter(|_| *may_be_lost && fits);
             let Some(mut channel) = self.rtc.channel(live.unwrap_or(session)) else { return Ok(()) };
@@ -520,6 +547,7 @@ impl Peer {
                 (None, true) => metrics::counter!("ticker_edge_rtc_live_too_large_total").increment(1),
                 (None, false) => {}
             }
+            self.waiting_bytes -= size;
             self.waiting.pop_front();
         }
         Ok(())
@@ -539,7 +567,7 @@ impl Peer {
             return (false, None);
         }
         let (session, live) = self.buffered();
-        let takes = self.waiting.is_empty() && session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX;
+        let takes = self.waiting_bytes < PACKET_BYTES && session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX;
         let is_new = self.opened_at.is_none_or(|at| at.elapsed() < RECEIPTS_AT_ONCE);
         let patience = match session + live {
             0 => None,

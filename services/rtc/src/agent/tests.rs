@@ -184,6 +184,22 @@ fn ends_connect_and_talk() {
     }
 }
 
+#[test]
+fn a_packet_has_room_for_what_it_is_said_to() {
+    for length in [1, 60, 100, 101, 111, 212, 213, 560, 1_000, 1_112] {
+        let mut net = Net::new(true, true, 0, 2);
+        net.run(Duration::from_secs(5), Net::is_open);
+        // What a beginning has to say has been said.
+        net.run(Duration::from_secs(2), |_| false);
+        net.step(1);
+        let before = net.under_way.len();
+        let messages = PACKET_BYTES / message_bytes(length);
+        (0..messages).for_each(|_| net.ends[1].write(SESSION, &vec![b'x'; length]));
+        net.step(1);
+        assert_eq!(net.under_way.len() - before, 1, "{messages} of {length}");
+    }
+}
+
 /// Over a path that loses a tenth each way.
 #[test]
 fn ends_connect_where_packets_are_lost() {
