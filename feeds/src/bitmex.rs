@@ -428,6 +428,9 @@ impl Adapter for Bitmex {
         }
         if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
             undecodable(bytes, out);
+            // Nothing numbers the frames: nothing later would show what it changed.
+            self.roster.suspect(conn, recv, out);
+            self.resync_due(recv, out);
         }
     }
 
