@@ -218,7 +218,9 @@ impl Bitmex {
                     own.trades_begun = true;
                 }
             }
-            _ => {}
+            // What was asked for is answered, and the connection begins, without one.
+            "" => {}
+            table => out.pass_over(table),
         }
         Ok(())
     }

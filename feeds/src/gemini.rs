@@ -133,8 +133,10 @@ impl Gemini {
             ("", "") if head.id.is_some() => self.answer(conn, head, recv, out),
             ("", "") if head.t.is_some() => self.trade(conn, &serde_json::from_slice(bytes)?, recv, out),
             ("", "") if head.u.is_some() => self.book_ticker(conn, &serde_json::from_slice(bytes)?, recv, out),
-            // Heartbeats of Market Data v2, contract states, and what we did not subscribe to.
-            _ => {}
+            ("", "heartbeat") => {}
+            // Contract states, and what we did not subscribe to.
+            ("", kind) => out.pass_over(kind),
+            (event, _) => out.pass_over(event),
         }
         Ok(())
     }
