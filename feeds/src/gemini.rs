@@ -33,8 +33,8 @@ pub const DETAILS_PER_MINUTE_MAX: usize = 60;
 /// Connections whose subscriptions are remembered for each symbol: one replaces another, so there are two at most.
 pub const CONNECTIONS_MAX: usize = 4;
 
-/// Where the WebSocket is.
-pub const WEBSOCKET_URL: &str = "wss://ws.gemini.com?snapshot=-1";
+/// Where the WebSocket is. Without the slash a client would ask for the query alone, which is no path.
+pub const WEBSOCKET_URL: &str = "wss://ws.gemini.com/?snapshot=-1";
 
 const DETAILS_URL: &str = "https://api.gemini.com/v1/symbols/details/";
 

@@ -371,6 +371,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_asked_for_at_a_websocket_is_a_path() {
+        for venue in VENUES {
+            let url = adapter(venue, &[]).expect("a venue of ours").rules().websocket_url;
+            let rest = url.strip_prefix("wss://").expect("over TLS");
+            // A query behind the host alone would be sent as it is, and is no target of a request.
+            assert!(!rest.split('/').next().unwrap_or(rest).contains('?'), "{url}");
+        }
+    }
+
+    #[test]
     fn symbols_beyond_one_connection_are_another_adapters() {
         let symbols: Vec<String> = (0..30).map(|i| format!("A{}-USD", i % 29)).collect();
         let parts = adapters("bitfinex", &symbols, Some(500)).expect("a venue of ours");

@@ -246,7 +246,7 @@ impl StandIn {
 
 fn path_of(url: &str) -> &str {
     let after = url.split_once("://").map_or(url, |(_, rest)| rest);
-    after.find(['/', '?']).map_or("/", |at| &after[at..])
+    after.find('/').map_or("/", |at| &after[at..])
 }
 
 /// The path alone. Whether it ends with a slash makes no difference to venues, and differs between programs.

@@ -259,7 +259,7 @@ fn bitstamp_takes_one_channel_a_request() {
 fn gemini_speaks_its_streams_and_what_was_before_them() {
     let frames = r#"{"e":"depthUpdate","E":5,"s":"btcusd","U":7,"u":7,"b":[["9.50","1"]],"a":[["10","3"]]}
 {"e":"depthUpdate","E":6,"s":"btcusd","U":7,"u":9,"b":[],"a":[["10","0"],["11","2.0"]]}"#;
-    let mut asked = Asked::of("gemini", "wss://ws.gemini.com?snapshot=-1", frames);
+    let mut asked = Asked::of("gemini", "wss://ws.gemini.com/?snapshot=-1", frames);
     asked.open(1, "/?snapshot=-1");
     let answers = asked.ask(1, r#"{"id":"3","method":"subscribe","params":["btcusd@depth@100ms"]}"#);
     let snapshot = r#"{"e":"depthUpdate","E":6,"s":"btcusd","U":9,"u":9,"b":[["9.50","1"]],"a":[["11","2.0"]]}"#;
