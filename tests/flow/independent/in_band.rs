@@ -18,7 +18,7 @@ pub(super) struct Context {
     rows: BTreeMap<(String, String), (bool, String)>,
 }
 
-fn pairs<'a>(list: &'a Value) -> impl Iterator<Item = (&'a str, &'a str)> {
+fn pairs(list: &Value) -> impl Iterator<Item = (&str, &str)> {
     list.as_array().into_iter().flatten().map(|level| (text(&level[0]), text(&level[1])))
 }
 
