@@ -63,7 +63,7 @@ const ENDED: Outcome = Noticed("stale", (DISCONNECTS_TOTAL, "error"));
 const MUTE: Outcome = Noticed("stale", (DISCONNECTS_TOTAL, "silent"));
 
 /// Every fault at every venue. The frame is one of a book, where nothing else is said.
-pub(crate) const FAULTS: [(usize, &str, Outcome); 81] = [
+pub(crate) const FAULTS: [(usize, &str, Outcome); 80] = [
     (0, "drop:150", CHECKSUM),
     (0, "reorder:150", CHECKSUM),
     (0, "double:100", Harmless),
@@ -145,11 +145,10 @@ pub(crate) const FAULTS: [(usize, &str, Outcome); 81] = [
     (14, "disconnect:348", ENDED),
     (14, "stall:348", MUTE),
     (14, "corrupt:348", UNDECODABLE),
-    (15, "drop:225", Unproven(Integrity::None)),
-    (15, "double:225", Harmless),
-    (15, "disconnect:225", ENDED),
-    (15, "stall:225", MUTE),
-    (15, "corrupt:225", UNDECODABLE),
+    (15, "double:103", Harmless),
+    (15, "disconnect:103", ENDED),
+    (15, "stall:103", MUTE),
+    (15, "corrupt:103", UNDECODABLE),
 ];
 
 /// What a reader of the live feed saw.

@@ -108,6 +108,10 @@ impl Fetched {
         self.books.get(name).is_some()
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.books.names()
+    }
+
     /// A difference was played.
     pub(super) fn take_in(&mut self, name: &str, raw: &str) {
         let Some(difference) = (self.form.difference)(raw) else { return };

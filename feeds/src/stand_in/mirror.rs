@@ -114,6 +114,10 @@ impl<T: Default> Shelf<T> {
         self.0.get_mut(name)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The names stay.
     pub(super) fn clear(&mut self) {
         self.0.values_mut().for_each(|own| *own = T::default());
