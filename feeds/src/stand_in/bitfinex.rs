@@ -85,7 +85,7 @@ fn error(code: u32, message: &str, about: &Event<'_>) -> String {
 /// A frame of a channel, without its number and its place in the sequence.
 fn payload<'a>(parts: &[&'a RawValue], is_counted: bool) -> Vec<&'a str> {
     let end = parts.len() - usize::from(is_counted && parts.len() > 2);
-    parts[1..end].iter().map(|part| part.get()).collect()
+    parts.get(1..end).unwrap_or_default().iter().map(|part| part.get()).collect()
 }
 
 fn set(mirror: &mut Mirror, [price, count, amount]: &Row<'_>) {
