@@ -193,6 +193,7 @@ impl Binance {
         }
         // Streams of all symbols (`!ticker@arr`, `!markPrice@arr`) carry lists, and none of what we read.
         if payload.starts_with('[') {
+            out.pass_over(&envelope.stream);
             return Ok(());
         }
         let head: Head<'_> = serde_json::from_str(payload)?;
@@ -204,6 +205,8 @@ impl Binance {
         {
             // A raw stream's bookTicker names no event.
             self.book_ticker(conn, &ticker, recv, out);
+        } else if !head.e.is_empty() {
+            out.pass_over(&head.e);
         }
         Ok(())
     }

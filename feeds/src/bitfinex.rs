@@ -172,8 +172,11 @@ impl Bitfinex {
                 }
             }
             // Heartbeats count in the sequence, and so does what we did not subscribe to.
-            _ => {
+            (_, word) => {
                 self.count(conn, number, recv, out);
+                if word != Some("hb") {
+                    out.pass_over(word.unwrap_or("channel"));
+                }
             }
         }
         self.resync_due(recv, out);
@@ -289,7 +292,8 @@ impl Bitfinex {
                 let detail = format!("{}: {}", code.unwrap_or_default(), event.msg.as_deref().unwrap_or_default());
                 out.reports.push(Report { fault: Fault::Refused, native, detail });
             }
-            _ => {}
+            ("info" | "pong", _) => {}
+            (event, _) => out.pass_over(event),
         }
     }
 

@@ -144,7 +144,7 @@ impl Bitget {
                 self.trades(conn, (kind, native), snapshot, trades, recv, out);
             }
             // What we did not subscribe to is somebody else's.
-            _ => {}
+            channel => out.pass_over(channel),
         }
         Ok(())
     }

@@ -218,7 +218,9 @@ impl Bitmex {
                     own.trades_begun = true;
                 }
             }
-            _ => {}
+            // What was asked for is answered, and the connection begins, without one.
+            "" => {}
+            table => out.pass_over(table),
         }
         Ok(())
     }
@@ -428,6 +430,9 @@ impl Adapter for Bitmex {
         }
         if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
             undecodable(bytes, out);
+            // Nothing numbers the frames: nothing later would show what it changed.
+            self.roster.suspect(conn, recv, out);
+            self.resync_due(recv, out);
         }
     }
 

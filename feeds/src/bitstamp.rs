@@ -115,6 +115,8 @@ impl Bitstamp {
                     self.diff(conn, native, serde_json::from_str(data)?, recv, out);
                 } else if let Some(native) = envelope.channel.strip_prefix("order_book_") {
                     self.window(conn, native, serde_json::from_str(data)?, recv, out);
+                } else {
+                    out.pass_over(envelope.channel.rsplit_once('_').map_or("data", |(kind, _)| kind));
                 }
             }
             "trade" => {
@@ -134,8 +136,9 @@ impl Bitstamp {
                 let detail = format!("{}: {}", refusal.code.unwrap_or_default(), refusal.message);
                 out.reports.push(Report { fault: Fault::Refused, native, detail });
             }
-            // Acknowledgements, answers to heartbeats, and what we did not subscribe to.
-            _ => {}
+            "bts:subscription_succeeded" | "bts:unsubscription_succeeded" | "bts:heartbeat" => {}
+            // What we did not subscribe to is somebody else's.
+            event => out.pass_over(event),
         }
         Ok(())
     }

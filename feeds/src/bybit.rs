@@ -202,7 +202,9 @@ impl Bybit {
             }
             Some("publicTrade") => for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?,
             // What we did not subscribe to is somebody else's.
-            _ if !envelope.topic.is_empty() => {}
+            _ if !envelope.topic.is_empty() => {
+                out.pass_over(envelope.topic.split('.').next().unwrap_or_default());
+            }
             _ if envelope.success == Some(false) => {
                 let detail = format!("{}: {}", envelope.op, envelope.ret_msg.unwrap_or_default());
                 out.reports.push(Report { fault: Fault::Refused, native: None, detail });
@@ -219,7 +221,7 @@ impl Bybit {
             Some(1) => self.top(conn, book, snapshot, stamp, out),
             Some(depth) => self.deep(conn, book, depth, snapshot, stamp, out),
             // Depths that are no numbers, such as `rpi`, are other books.
-            None => {}
+            None => out.pass_over("orderbook"),
         }
     }
 

@@ -131,8 +131,11 @@ impl Coinbase {
                 }
             }
             // Candles, heartbeats and what is not known yet count in the sequence all the same.
-            _ => {
+            channel => {
                 self.count(conn, envelope.sequence_num, recv, out);
+                if channel != "heartbeats" {
+                    out.pass_over(channel);
+                }
             }
         }
         self.due(recv, out);

@@ -93,8 +93,9 @@ impl CoinbaseExchange {
                 let detail = format!("{message}: {reason}");
                 out.reports.push(Report { fault: Fault::Refused, native: None, detail });
             }
+            "subscriptions" => {}
             // What we did not subscribe to is somebody else's.
-            _ => {}
+            kind => out.pass_over(kind),
         }
         self.resync_due(recv, out);
         Ok(())

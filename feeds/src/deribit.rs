@@ -235,18 +235,19 @@ impl Deribit {
                 let data = params.data.map_or("{}", RawValue::get);
                 match params.channel.split('.').next().unwrap_or_default() {
                     // `book.BTC-PERPETUAL.none.20.100ms`; with grouped prices it is another book.
-                    "book" if params.channel.split('.').count() > 3 => {
-                        if let Some(depth) = window_depth(&params.channel) {
-                            self.window(conn, depth, serde_json::from_str(data)?, recv, out);
-                        }
-                    }
+                    "book" if params.channel.split('.').count() > 3 => match window_depth(&params.channel) {
+                        Some(depth) => self.window(conn, depth, serde_json::from_str(data)?, recv, out),
+                        None => out.pass_over("book"),
+                    },
                     "book" => self.book_frame(conn, serde_json::from_str(data)?, recv, out),
                     "quote" | "ticker" => self.ticker(conn, &serde_json::from_str(data)?, recv, out),
                     "trades" => for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?,
-                    _ => {}
+                    kind => out.pass_over(kind),
                 }
             }
-            _ => {}
+            // The one that came is answered by the next.
+            "heartbeat" => {}
+            method => out.pass_over(method),
         }
         Ok(())
     }
@@ -267,7 +268,8 @@ impl Deribit {
                 let live = keeper.update(&levels, |_| Ok(()), stamp, out);
                 *last = live.then_some(frame.change_id);
                 out.recycle(levels);
-            } else {
+            } else if frame.change_id != expected {
+                // Not the same one again, which changes nothing.
                 *last = None;
                 let came = frame.prev_change_id.map_or("none".to_owned(), |id| id.to_string());
                 let detail = format!("a change after {came} came, one after {expected} was expected");

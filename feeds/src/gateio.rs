@@ -233,7 +233,9 @@ impl Gateio {
                 };
                 keeper.trade(trade.id, told, Stamp { ts: nanos(trade.create_time_ms.0), recv }, out);
             }
-            _ => {}
+            // Answers to what was asked for.
+            (_, "subscribe" | "unsubscribe") | ("spot.pong", _) => {}
+            (channel, _) => out.pass_over(channel),
         }
         Ok(())
     }

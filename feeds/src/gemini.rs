@@ -33,8 +33,8 @@ pub const DETAILS_PER_MINUTE_MAX: usize = 60;
 /// Connections whose subscriptions are remembered for each symbol: one replaces another, so there are two at most.
 pub const CONNECTIONS_MAX: usize = 4;
 
-/// Where the WebSocket is.
-pub const WEBSOCKET_URL: &str = "wss://ws.gemini.com?snapshot=-1";
+/// Where the WebSocket is. Without the slash a client would ask for the query alone, which is no path.
+pub const WEBSOCKET_URL: &str = "wss://ws.gemini.com/?snapshot=-1";
 
 const DETAILS_URL: &str = "https://api.gemini.com/v1/symbols/details/";
 
@@ -42,6 +42,8 @@ const DETAILS_URL: &str = "https://api.gemini.com/v1/symbols/details/";
 #[derive(Debug)]
 pub struct Gemini {
     roster: Roster,
+    /// Market Data v2 came.
+    is_archived: bool,
     /// What only Gemini keeps of an instrument, by its number.
     own: Vec<Own>,
     listing: Listing,
@@ -74,6 +76,7 @@ impl Gemini {
         Self {
             details: roster.wanted().iter().rev().map(|symbol| joined(symbol)).collect(),
             roster,
+            is_archived: false,
             own: Vec::new(),
             listing: Listing::default(),
             conns: HashMap::new(),
@@ -121,20 +124,15 @@ impl Gemini {
         let head: Head<'_> = serde_json::from_slice(bytes)?;
         match (&*head.e, &*head.kind) {
             ("depthUpdate", _) => self.depth(conn, serde_json::from_slice(bytes)?, recv, out),
-            ("", "l2_updates") => match serde_json::from_slice(bytes) {
-                Ok(updates) => self.l2_updates(conn, updates, recv, out),
-                Err(error) => {
-                    // Without a sequence nothing later would show what it changed.
-                    self.roster.suspect(conn, recv, out);
-                    return Err(error);
-                }
-            },
+            ("", "l2_updates") => self.l2_updates(conn, serde_json::from_slice(bytes)?, recv, out),
             ("", "trade") => self.v2_trade(conn, &serde_json::from_slice(bytes)?, recv, out),
             ("", "") if head.id.is_some() => self.answer(conn, head, recv, out),
             ("", "") if head.t.is_some() => self.trade(conn, &serde_json::from_slice(bytes)?, recv, out),
             ("", "") if head.u.is_some() => self.book_ticker(conn, &serde_json::from_slice(bytes)?, recv, out),
-            // Heartbeats of Market Data v2, contract states, and what we did not subscribe to.
-            _ => {}
+            ("", "heartbeat") => {}
+            // Contract states, and what we did not subscribe to.
+            ("", kind) => out.pass_over(kind),
+            (event, _) => out.pass_over(event),
         }
         Ok(())
     }
@@ -194,6 +192,7 @@ impl Gemini {
     }
 
     fn l2_updates(&mut self, conn: Conn, mut updates: L2Updates<'_>, recv: Time, out: &mut Out) {
+        self.is_archived = true;
         let Some((keeper, _)) = self.keep(&updates.symbol, out) else { return };
         keeper.set_integrity(Integrity::None);
         keeper.heard(conn, recv, out);
@@ -326,6 +325,10 @@ impl Adapter for Gemini {
     fn frame(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) {
         if !is_object(bytes) || self.decode(conn, bytes, recv, out).is_err() {
             undecodable(bytes, out);
+            if self.is_archived {
+                // Without a sequence nothing later would show what it changed.
+                self.roster.suspect(conn, recv, out);
+            }
         }
     }
 

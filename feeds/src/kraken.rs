@@ -96,9 +96,10 @@ impl Kraken {
                     self.system(&status.system, recv, out);
                 }
             }
-            // Heartbeats say that the connection lives; its owner knows that from any frame. Channels that we did not
-            // subscribe to are somebody else's.
-            _ => {}
+            // They say that the connection lives; its owner knows that from any frame.
+            "heartbeat" => {}
+            // Channels that we did not subscribe to are somebody else's.
+            channel => out.pass_over(channel),
         }
         Ok(())
     }

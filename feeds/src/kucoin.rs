@@ -286,7 +286,10 @@ impl Kucoin {
                     "/spotMarket/level2Depth5" => 5,
                     "/spotMarket/level2Depth50" => 50,
                     // Of futures.
-                    _ => return Ok(()),
+                    _ => {
+                        out.pass_over("level2");
+                        return Ok(());
+                    }
                 };
                 let window: Window = serde_json::from_str(data)?;
                 let levels = Levels { bids: window.bids.0, asks: window.asks.0, ..Levels::default() };
@@ -316,7 +319,9 @@ impl Kucoin {
                 let detail = format!("{}: {data}", envelope.code.map_or("", RawValue::get));
                 out.reports.push(Report { fault: Fault::Refused, native: None, detail });
             }
-            _ => {}
+            ("message", subject) => out.pass_over(subject),
+            ("welcome" | "ack" | "pong", _) => {}
+            (kind, _) => out.pass_over(kind),
         }
         Ok(())
     }

@@ -37,6 +37,8 @@ pub mod keeper;
 pub mod kraken;
 pub mod kucoin;
 pub mod okx;
+#[cfg(test)]
+mod passed_over_tests;
 pub mod recording;
 mod rest_books;
 pub mod resync;
@@ -152,6 +154,9 @@ pub struct Out {
     pub reports: Vec<Report>,
     /// Books that were asked for again although nothing is known to be wrong with them ([`resync::Refresh`]).
     pub refreshes: u32,
+    /// The kinds of frames that nothing was made of, one for each: a channel or an event that is unknown, or not read. At
+    /// most [`KIND_BYTES_MAX`] letters, digits and `._-` each.
+    pub passed_over: Vec<CompactString>,
     /// Empty vectors, for the levels of books that change: [`Out::recycle`] brings them back.
     pub spares: Vec<Vec<Level>>,
     /// Empty text with room, for ids of trades that are too long to be without: [`Out::take_back`] brings it back.
@@ -164,12 +169,22 @@ pub const SPARES_MAX: usize = 64;
 /// A vector with room for more levels than this is not kept: only snapshots are so large.
 pub const SPARE_LEVELS_MAX: usize = 4_096;
 
+/// How much is told of the kind of a frame that nothing was made of.
+pub const KIND_BYTES_MAX: usize = 24;
+
 impl Out {
+    /// Nothing is made of a frame, whose kind the venue calls so.
+    pub(crate) fn pass_over(&mut self, kind: &str) {
+        let plain = |c: u8| if c.is_ascii_alphanumeric() || b"._-".contains(&c) { char::from(c) } else { '_' };
+        self.passed_over.push(kind.bytes().take(KIND_BYTES_MAX).map(plain).collect());
+    }
+
     /// Forgets everything, and keeps the capacity.
     pub fn clear(&mut self) {
         self.instruments.clear();
         self.commands.clear();
         self.reports.clear();
+        self.passed_over.clear();
         self.refreshes = 0;
         while let Some(update) = self.updates.pop() {
             self.take_back(update.data);
@@ -354,6 +369,16 @@ pub const VENUES: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_at_a_websocket_is_a_path() {
+        for venue in VENUES {
+            let url = adapter(venue, &[]).expect("a venue of ours").rules().websocket_url;
+            let rest = url.strip_prefix("wss://").expect("over TLS");
+            // A query behind the host alone would be sent as it is, and is no target of a request.
+            assert!(!rest.split('/').next().unwrap_or(rest).contains('?'), "{url}");
+        }
+    }
 
     #[test]
     fn symbols_beyond_one_connection_are_another_adapters() {

@@ -126,7 +126,7 @@ impl Okx {
                 for_each(data, |trade: WireTrade<'_>| self.trade(conn, &trade, recv, out))?;
             }
             // What we did not subscribe to is somebody else's.
-            _ => {}
+            channel => out.pass_over(channel),
         }
         Ok(())
     }
@@ -141,7 +141,8 @@ impl Okx {
             }
             // The venue closes the connection soon.
             "notice" => out.commands.push(Command::Reconnect(conn, "notice")),
-            _ => {}
+            "subscribe" | "unsubscribe" | "channel-conn-count" => {}
+            event => out.pass_over(event),
         }
     }
 

@@ -2,21 +2,32 @@
 //! frames of a recording (or of the synthetic market), acknowledged, numbered and answered as the venue would. Without
 //! I/O: the owner of the sockets says what happened, and does what it is told ([`Said`]).
 //!
-//! For Kraken v2, Coinbase Advanced, Coinbase Exchange, OKX and Binance (spot and futures) there is a dialect each: it
-//! keeps what the books hold at this place of the recording, so that a snapshot can be had at any time. Frames and levels are the recorded ones, digit for digit;
-//! what the venue makes for each connection (acknowledgements, `sequence_num`) is made anew. Any other venue is played
-//! verbatim to whoever subscribes, from its beginning with each subscription that finds nobody listening.
+//! Each venue has a dialect of its own, which keeps what the books hold at this place of the recording, so that a
+//! snapshot can be had at any time. Frames and levels are the recorded ones, digit for digit; what the venue makes for each
+//! connection (acknowledgements, `sequence_num`, numbers of channels, checksums that the recorder did not ask for) is made
+//! anew. What dialects share: `mirror`, a book as it was written; `readers`, who subscribed to what; `fetched`, books that
+//! begin with a REST answer. They do not use the adapters, which are what is tested with them.
 //!
 //! Faults are injected on purpose ([`faults`]): a real recording holds none.
 
 mod binance;
+mod bitfinex;
+mod bitget;
+mod bitmex;
+mod bitstamp;
+mod bybit;
 mod coinbase;
 mod coinbase_exchange;
+mod deribit;
 pub mod faults;
+mod fetched;
+mod gateio;
+mod gemini;
 mod kraken;
+mod kucoin;
 mod mirror;
 mod okx;
-mod verbatim;
+mod readers;
 
 use std::collections::BTreeMap;
 
@@ -47,8 +58,6 @@ pub struct Session(pub u32);
 pub enum Said {
     /// Send this text frame.
     Text(Session, String),
-    /// Send this binary frame.
-    Binary(Session, Vec<u8>),
     /// Answer that request.
     Answer {
         /// As it was given to [`StandIn::asked`].
@@ -62,8 +71,6 @@ pub enum Said {
     Stall(Session),
     /// Close this connection without a word.
     Close(Session),
-    /// Play the recording from its beginning.
-    Rewind,
 }
 
 /// A stand-in for one venue.
@@ -76,18 +83,24 @@ pub struct StandIn {
 
 /// One venue's way of speaking.
 trait Dialect: Send {
-    /// A line of what will be played, told before anything is: what there is to subscribe to.
+    /// A line of what will be played, told before anything is: what there is to subscribe to. A connection's again in its
+    /// place.
     fn look(&mut self, line: &Line<'_>);
     fn opened(&mut self, session: Session, url: &str, said: &mut Vec<Said>);
     fn heard(&mut self, session: Session, text: &str, said: &mut Vec<Said>);
     fn closed(&mut self, session: Session);
-    /// Plays a frame. False where it carries no market data: such frames are neither counted nor spoilt.
-    fn recv(&mut self, data: &Payload<'_>, said: &mut Vec<Said>) -> bool;
+    /// Plays a frame of that connection of the recording. False where it carries no market data: such frames are neither
+    /// counted nor spoilt.
+    fn recv(&mut self, conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool;
     /// Takes in a REST answer of the recording.
     fn http(&mut self, _url: &str, _body: &str, _said: &mut Vec<Said>) {}
     /// True if the request was answered, or will be.
     fn asked(&mut self, _request: u64, _path: &str, _said: &mut Vec<Said>) -> bool {
         false
+    }
+    /// The instruments, as the venue lists them by that path, where the recording holds no list.
+    fn listed(&self, _path: &str) -> Option<String> {
+        None
     }
     /// Is somebody there to play to?
     fn is_wanted(&self) -> bool;
@@ -98,22 +111,46 @@ trait Dialect: Send {
 }
 
 impl StandIn {
-    /// For the venue of that name, as in topics or as recordings name it.
-    pub fn new(venue: &str, injections: Vec<Injection>, seed: u64) -> Self {
+    /// For the venue of that name, as in topics or as recordings name it. Every venue that has an adapter has one.
+    pub fn new(venue: &str, injections: Vec<Injection>, seed: u64) -> Option<Self> {
         let dialect: Box<dyn Dialect> = match venue {
             "kraken" | "kraken-v2" => Box::new(kraken::Kraken::default()),
             "coinbase" | "coinbase-advanced" => Box::new(coinbase::Coinbase::default()),
             "coinbase-exchange" => Box::new(coinbase_exchange::CoinbaseExchange::default()),
             "binance" | "binance-spot" => Box::new(binance::Binance::default()),
             "binance-usdm" | "binance-coinm" => Box::new(binance::Binance::futures()),
+            "bybit" | "bybit-v5" | "bybit-spot" | "bybit-linear" | "bybit-inverse" => Box::new(bybit::Bybit::default()),
+            "bitfinex" => Box::new(bitfinex::Bitfinex::default()),
+            "bitmex" => Box::new(bitmex::Bitmex::default()),
+            "bitstamp" => Box::new(bitstamp::Bitstamp::default()),
+            "deribit" => Box::new(deribit::Deribit::default()),
+            "gateio" => Box::new(gateio::Gateio::default()),
+            "gemini" => Box::new(gemini::Gemini::default()),
+            "bitget" | "bitget-v1" => Box::new(bitget::Bitget::default()),
+            "kucoin" => Box::new(kucoin::Kucoin::default()),
             "okx" => Box::new(okx::Okx::default()),
-            _ => Box::new(verbatim::Verbatim::default()),
+            _ => return None,
         };
-        Self { dialect, faults: Faults::new(injections, seed), bodies: BTreeMap::new(), bodies_bytes: 0 }
+        Some(Self { dialect, faults: Faults::new(injections, seed), bodies: BTreeMap::new(), bodies_bytes: 0 })
     }
 
     /// The venues that the synthetic market can be played as.
-    pub const SYNTHETIC: [&'static str; 5] = ["binance", "coinbase", "coinbase-exchange", "kraken", "okx"];
+    pub const SYNTHETIC: [&'static str; 14] = [
+        "binance",
+        "bitfinex",
+        "bitget",
+        "bitmex",
+        "bitstamp",
+        "bybit-spot",
+        "coinbase",
+        "coinbase-exchange",
+        "deribit",
+        "gateio",
+        "gemini",
+        "kraken",
+        "kucoin",
+        "okx",
+    ];
 
     /// A line of what will be played, told before anything is.
     pub fn look(&mut self, line: &Line<'_>) {
@@ -154,9 +191,9 @@ impl StandIn {
         if self.dialect.asked(request, path, said) {
             return;
         }
-        let body = self.bodies.get(path).or_else(|| self.bodies.get(without_query(path)));
-        said.push(match body {
-            Some(body) => Said::Answer { request, status: 200, body: body.clone() },
+        let recorded = self.bodies.get(path).or_else(|| self.bodies.get(without_query(path))).cloned();
+        said.push(match recorded.or_else(|| self.dialect.listed(path)) {
+            Some(body) => Said::Answer { request, status: 200, body },
             None => {
                 let body = r#"{"error":"not in the recording"}"#.to_owned();
                 Said::Answer { request, status: 404, body }
@@ -167,9 +204,10 @@ impl StandIn {
     /// Plays the next line.
     pub fn line(&mut self, line: &Line<'_>, said: &mut Vec<Said>) {
         match line {
-            Line::Recv { data, .. } => {
+            Line::Connect { .. } => self.dialect.look(line),
+            Line::Recv { conn, data, .. } => {
                 let mut told = Vec::new();
-                if self.dialect.recv(data, &mut told) && !told.is_empty() {
+                if self.dialect.recv(conn, data, &mut told) && !told.is_empty() {
                     self.faults.pass(told, said);
                 } else {
                     said.append(&mut told);
@@ -228,3 +266,7 @@ fn recv(update: &Update, text: String) -> Line<'static> {
 #[cfg(test)]
 #[path = "stand_in/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "stand_in/protocol_tests.rs"]
+mod protocol_tests;

@@ -311,7 +311,7 @@ fn recording() {
 }
 
 /// What readers ask of a stand-in: good requests, so that bytes have something to disturb.
-const ASKED: [&str; 8] = [
+const ASKED: [&str; 13] = [
     r#"{"method":"subscribe","params":{"channel":"book","symbol":["BTC/USD","ETH/USD"]},"req_id":7}"#,
     r#"{"method":"unsubscribe","params":{"channel":"book","symbol":["BTC/USD"]}}"#,
     r#"{"method":"subscribe","params":{"channel":"instrument"}}"#,
@@ -320,6 +320,11 @@ const ASKED: [&str; 8] = [
     r#"{"method":"SUBSCRIBE","params":["btcusdt@depth@100ms","btcusdt@trade"],"id":1}"#,
     r#"{"method":"UNSUBSCRIBE","params":["@","btcusdt@depth"],"id":null}"#,
     r#"{"op":"subscribe","args":["x"]}"#,
+    r#"{"op":"subscribe","args":["orderBookL2:XBTUSD","orderbook.200.BTCUSDT"]}"#,
+    r#"{"event":"subscribe","channel":"book","symbol":"tBTCUSD"}"#,
+    r#"{"event":"conf","flags":196608}"#,
+    r#"{"id":1,"type":"subscribe","topic":"/market/level2:BTC-USDT","response":true}"#,
+    r#"{"jsonrpc":"2.0","id":1,"method":"public/subscribe","params":{"channels":["book.BTC-PERPETUAL.raw"]}}"#,
 ];
 
 /// Does to a stand-in what the bytes say, as [`drive`] does to an adapter.
@@ -327,7 +332,7 @@ fn stand_in(venue: &str, fixtures: &[&str], bytes: &[u8]) {
     let frames: Vec<&str> = fixtures.iter().flat_map(|f| f.lines()).collect();
     let faults = ["corrupt:1/9", "alter:1/9", "reorder:1/9", "double:1/9", "drop:1/9"];
     let faults = faults.iter().map(|text| text.parse().expect("a fault")).collect();
-    let mut stand_in = StandIn::new(venue, faults, 1);
+    let mut stand_in = StandIn::new(venue, faults, 1).expect("a venue of ours");
     let mut said = Vec::new();
     let recv = |data: &[u8]| {
         let data = String::from_utf8_lossy(data).into_owned();

@@ -33,8 +33,7 @@ Examples:
   ticker venue --synthetic 5 --as binance --drop 1000   an invented Binance that loses one frame of a thousand
   ticker up --venues kraken --symbols BTC-USD --venue-at kraken=127.0.0.1:9100
 
-Binance (spot, USD-M, COIN-M), Coinbase, Coinbase Exchange, Kraken and OKX are played by subscription, with a snapshot
-at any time; any other venue's recording frame by frame, to whoever subscribes.
+Every venue is played by subscription, with a snapshot at any time.
 
 GET /stand-in on the same port shows how it does; POST /stand-in/fault/KIND spoils the next frame.";
 
@@ -350,7 +349,8 @@ pub(crate) struct Venue {
     /// Instead: the synthetic market, N instruments at R updates a second each
     #[arg(long, value_name = "N[@R]", conflicts_with = "paths", requires = "venue")]
     pub(crate) synthetic: Option<Synthetic>,
-    /// The venue that the synthetic market is played as: binance, coinbase, coinbase-exchange, kraken, okx
+    /// The venue that the synthetic market is played as: binance, bitfinex, bitget, bitmex, bitstamp, bybit-spot, coinbase,
+    /// coinbase-exchange, deribit, gateio, gemini, kraken, kucoin, okx
     #[arg(long = "as", id = "venue", value_name = "NAME", requires = "synthetic")]
     pub(crate) venue: Option<String>,
     /// WebSocket and REST address; port 0 takes a free one

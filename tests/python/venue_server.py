@@ -31,6 +31,8 @@ FRAME_FAULTS = ("drop", "double", "reorder", "corrupt", "alter")
 ENDS = ("close", "away", "vanish", "reset", "stall")
 
 STEP_S = 0.02
+# What a frame that is lost had in it stays as it is for so many steps: the next frames must not make it good.
+KEPT_STEPS = 20
 PRICE_DIGITS, SIZE_DIGITS = 2, 8
 
 
@@ -49,6 +51,8 @@ class Book:
         }
         self.updates = 1_000
         self.trades = 1
+        self.kept: set[tuple[str, int]] = set()
+        self.kept_steps = 0
 
     def size(self) -> int:
         return self.rng.randrange(1, 5 * 10**SIZE_DIGITS)
@@ -57,15 +61,22 @@ class Book:
         levels = sorted(self.sides[side].items(), reverse=side == "bids")
         return levels[:depth]
 
+    def keep(self, changes: dict[str, dict[int, int]]):
+        self.kept = {(side, price) for side, levels in changes.items() for price in levels}
+        self.kept_steps = KEPT_STEPS
+
     def step(self) -> dict[str, dict[int, int]]:
-        """Changes some levels; returns them, with a size of zero where one is gone. It never crosses, nor runs dry."""
+        """Changes some levels, each once; returns them, with a size of zero where one is gone. It never crosses, nor runs dry."""
         changes: dict[str, dict[int, int]] = {"bids": {}, "asks": {}}
+        self.kept_steps -= 1
+        if self.kept_steps <= 0:
+            self.kept.clear()
         for _ in range(self.rng.randrange(1, 5)):
             side, other = self.rng.choice([("bids", "asks"), ("asks", "bids")])
             sign = -1 if side == "bids" else 1
             best, opposite = self.best(side)[0][0], self.best(other)[0][0]
             price = best + sign * self.rng.randrange(-4, 40)
-            if (price - opposite) * sign <= 0:
+            if (price - opposite) * sign <= 0 or price in changes[side] or (side, price) in self.kept:
                 continue
             levels = self.sides[side]
             if price in levels and len(levels) > 50 and self.rng.random() < 0.5:
@@ -215,6 +226,8 @@ class Venue:
             self.market.books[symbol].updates += 1
             self.states[symbol].add(self.state(symbol))
             fault = self.fault if self.fault and self.shows(symbol, changes, self.fault) else None
+            if fault:
+                self.market.books[symbol].keep(changes)
             for session in list(self.sessions):
                 frame = self.book_frame(session, symbol, changes) if symbol in session.books else None
                 if frame is not None:
@@ -384,9 +397,12 @@ class Kraken(Venue):
         return frames
 
     def shows(self, symbol: str, changes: dict, fault: str) -> bool:
-        """The checksum is over ten levels."""
-        tenth = {side: self.market.books[symbol].best(side, 10)[-1][0] for side in ("bids", "asks")}
-        covered = [p >= tenth["bids"] for p in changes["bids"]] + [p <= tenth["asks"] for p in changes["asks"]]
+        """The checksum is over ten levels. That of the next frame has to show what this one had, and until then four levels
+        at most come before it.
+        """
+        depth = 10 if fault == "alter" else 5
+        last = {side: self.market.books[symbol].best(side, depth)[-1][0] for side in ("bids", "asks")}
+        covered = [p >= last["bids"] for p in changes["bids"]] + [p <= last["asks"] for p in changes["asks"]]
         return all(covered) if fault == "alter" else any(covered)
 
     def altered(self, frame: str) -> str:

@@ -8,38 +8,29 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use ticker_market::{Data, Instrument, Kind, Side};
 
-use super::mirror::{Level, Mirror, listed};
-use super::{Dialect, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Said, Session, WAITING_MAX, quoted, recv};
+use super::fetched::{Book, Difference, Fetched, Form, Snapshot, changes};
+use super::mirror::{listed, pair, told_pairs};
+use super::{Dialect, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Said, Session, quoted, recv};
 use crate::Update;
 use crate::recording::{Line, Payload};
-use crate::roster::INSTRUMENTS_MAX;
 use crate::symbols::{by_suffix, joined, query};
-
-/// Differences that are kept of a symbol while it has no snapshot.
-const BUFFERED_MAX: usize = 10_000;
 
 /// Levels a side in an answer that names no limit (the venue's default), and at most.
 const LIMITS: (usize, usize) = (100, 5_000);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Binance {
-    /// USD-M or COIN-M.
-    futures: bool,
-    books: BTreeMap<String, Book>,
+    books: Fetched,
     /// What each one gets: symbol in lower case and the stream's name without its speed.
     sessions: BTreeMap<Session, BTreeSet<(String, String)>>,
-    waiting: Vec<(u64, String, usize)>,
     /// The synthetic market's update ids.
     synthetic: HashMap<String, u64>,
 }
 
-#[derive(Debug, Default)]
-struct Book {
-    mirror: Mirror,
-    last: u64,
-    /// When the venue made the last difference, in milliseconds.
-    made_ms: i64,
-    buffered: Vec<String>,
+impl Default for Binance {
+    fn default() -> Self {
+        Self::of(|book, _name, path| answer(book, path, ""))
+    }
 }
 
 #[derive(Deserialize)]
@@ -50,17 +41,26 @@ struct Envelope<'a> {
     data: Option<&'a RawValue>,
 }
 
+/// `depthUpdate`
 #[derive(Deserialize)]
-struct Difference<'a> {
-    #[serde(borrow)]
-    s: Cow<'a, str>,
-    u: u64,
-    #[serde(rename = "E", default)]
-    made_ms: i64,
+struct DepthUpdate<'a> {
+    #[serde(rename = "U")]
+    first: u64,
+    #[serde(rename = "u")]
+    last: u64,
+    #[serde(borrow, rename = "E", default)]
+    made: Option<&'a RawValue>,
     #[serde(borrow, default)]
     b: Vec<[&'a RawValue; 2]>,
     #[serde(borrow, default)]
     a: Vec<[&'a RawValue; 2]>,
+}
+
+/// Of any stream.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    s: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -89,50 +89,29 @@ fn stream(name: &str) -> Option<(String, String)> {
     Some((symbol.to_ascii_lowercase(), rest.split('@').next().unwrap_or(rest).to_owned()))
 }
 
-impl Book {
-    fn set(&mut self, bids: &[[&RawValue; 2]], asks: &[[&RawValue; 2]]) {
-        for (bid, levels) in [(true, bids), (false, asks)] {
-            levels.iter().for_each(|[price, size]| self.mirror.set(bid, price, size));
-        }
-    }
+fn difference(raw: &str) -> Option<Difference<'_>> {
+    let update: DepthUpdate<'_> = serde_json::from_str(raw).ok()?;
+    let (first, last) = (update.first, update.last);
+    let made = update.made.map_or("0", RawValue::get);
+    Some(Difference { first, last, made, changes: changes(last, &update.b, &update.a) })
+}
 
-    fn apply(&mut self, difference: &Difference<'_>) {
-        if difference.u > self.last {
-            self.set(&difference.b, &difference.a);
-            (self.last, self.made_ms) = (difference.u, difference.made_ms);
-        }
-    }
-
-    fn answer(&self, limit: usize, futures: bool) -> String {
-        let form = |level: &Level| format!("[{},{}]", level.price, level.size);
-        let bids = listed(self.mirror.bids().take(limit), form);
-        let asks = listed(self.mirror.asks().take(limit), form);
-        let made = if futures { format!(r#","E":{0},"T":{0}"#, self.made_ms) } else { String::new() };
-        format!(r#"{{"lastUpdateId":{}{made},"bids":{bids},"asks":{asks}}}"#, self.last)
-    }
+/// `more` comes before the levels.
+fn answer(book: &Book, path: &str, more: &str) -> String {
+    let limit = query(path, "limit").and_then(|n| n.parse().ok()).unwrap_or(LIMITS.0).clamp(1, LIMITS.1);
+    let (bids, asks) = (listed(book.mirror.bids().take(limit), pair), listed(book.mirror.asks().take(limit), pair));
+    format!(r#"{{"lastUpdateId":{}{more},"bids":{bids},"asks":{asks}}}"#, book.last)
 }
 
 impl Binance {
-    /// Of a futures market.
+    fn of(answer: fn(&Book, &str, &str) -> String) -> Self {
+        let books = Fetched::new(Form { depth: usize::MAX, difference, answer });
+        Self { books, sessions: BTreeMap::new(), synthetic: HashMap::new() }
+    }
+
+    /// Of a futures market, USD-M or COIN-M.
     pub(super) fn futures() -> Self {
-        Self { futures: true, ..Self::default() }
-    }
-
-    fn book(&mut self, symbol: &str) -> Option<&mut Book> {
-        if !self.books.contains_key(symbol) && self.books.len() < INSTRUMENTS_MAX {
-            self.books.insert(symbol.to_owned(), Book::default());
-        }
-        self.books.get_mut(symbol)
-    }
-
-    fn take_in(&mut self, raw: &str) {
-        let Ok(difference) = serde_json::from_str::<Difference<'_>>(raw) else { return };
-        let Some(book) = self.book(&difference.s) else { return };
-        if book.mirror.is_whole {
-            book.apply(&difference);
-        } else if book.buffered.len() < BUFFERED_MAX {
-            book.buffered.push(raw.to_owned());
-        }
+        Self::of(|book, _name, path| answer(book, path, &format!(r#","E":{0},"T":{0}"#, book.made)))
     }
 }
 
@@ -141,7 +120,7 @@ impl Dialect for Binance {
         let Line::Recv { data, .. } = line else { return };
         let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(data.bytes()) else { return };
         if let Some((symbol, _)) = stream(&envelope.stream) {
-            self.book(&symbol.to_ascii_uppercase());
+            self.books.know(&symbol.to_ascii_uppercase());
         }
     }
 
@@ -176,12 +155,14 @@ impl Dialect for Binance {
         self.sessions.remove(&session);
     }
 
-    fn recv(&mut self, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
+    fn recv(&mut self, _conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
         let Payload::Text(text) = data else { return false };
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else { return false };
         let (Some(name), Some(raw)) = (stream(&envelope.stream), envelope.data) else { return false };
-        if name.1 == "depth" {
-            self.take_in(raw.get());
+        if name.1 == "depth"
+            && let Ok(Named { s }) = serde_json::from_str::<Named<'_>>(raw.get())
+        {
+            self.books.take_in(&s, raw.get());
         }
         let readers = self.sessions.iter().filter(|(_, streams)| streams.contains(&name));
         said.extend(readers.map(|(session, _)| Said::Text(*session, text.clone().into_owned())));
@@ -191,27 +172,13 @@ impl Dialect for Binance {
     fn http(&mut self, url: &str, body: &str, said: &mut Vec<Said>) {
         let Ok(depth) = serde_json::from_str::<Depth<'_>>(body) else { return };
         // A recording of one symbol may leave the URL out.
-        let only = || self.books.keys().next().filter(|_| self.books.len() == 1).cloned();
-        let Some(symbol) = query(url, "symbol").map(str::to_owned).or_else(only) else { return };
-        let Some(book) = self.book(&symbol) else { return };
-        if book.mirror.is_whole && book.last >= depth.id {
-            return;
-        }
-        book.mirror.begin();
-        book.set(&depth.bids, &depth.asks);
-        book.last = depth.id;
-        for raw in std::mem::take(&mut book.buffered) {
-            if let Ok(difference) = serde_json::from_str(&raw) {
-                book.apply(&difference);
-            }
-        }
-        let (book, futures) = (&self.books[&symbol], self.futures);
-        self.waiting.retain(|(request, wanted, limit)| {
-            if *wanted == symbol {
-                said.push(Said::Answer { request: *request, status: 200, body: book.answer(*limit, futures) });
-            }
-            *wanted != symbol
-        });
+        let only = {
+            let mut names = self.books.names();
+            names.next().filter(|_| names.next().is_none()).map(str::to_owned)
+        };
+        let Some(symbol) = query(url, "symbol").map(str::to_owned).or(only) else { return };
+        let Depth { id: number, bids, asks } = depth;
+        self.books.begin(&symbol, &Snapshot { number, made: "0", bids, asks }, said);
     }
 
     fn asked(&mut self, request: u64, path: &str, said: &mut Vec<Said>) -> bool {
@@ -223,7 +190,7 @@ impl Dialect for Binance {
         if place.ends_with("/exchangeInfo") {
             let symbols: Vec<String> = self
                 .books
-                .keys()
+                .names()
                 .map(|native| {
                     // `_PERP`, or a day of delivery.
                     let normal = by_suffix(native.split('_').next().unwrap_or(native));
@@ -243,15 +210,13 @@ impl Dialect for Binance {
         if !place.ends_with("/depth") {
             return false;
         }
-        let limit = query(path, "limit").and_then(|n| n.parse().ok()).unwrap_or(LIMITS.0).clamp(1, LIMITS.1);
-        let symbol = query(path, "symbol").unwrap_or_default();
-        match self.books.get(symbol) {
+        match query(path, "symbol").filter(|symbol| self.books.knows(symbol)) {
             None => said.push(wrong(-1121, "Invalid symbol.")),
-            Some(book) if book.mirror.is_whole => {
-                said.push(Said::Answer { request, status: 200, body: book.answer(limit, self.futures) });
+            Some(symbol) => {
+                if !self.books.ask(request, symbol, path, said) {
+                    said.push(wrong(-1003, "Too many requests."));
+                }
             }
-            Some(_) if self.waiting.len() >= WAITING_MAX => said.push(wrong(-1003, "Too many requests.")),
-            Some(_) => self.waiting.push((request, symbol.to_owned(), limit)),
         }
         true
     }
@@ -261,21 +226,17 @@ impl Dialect for Binance {
     }
 
     fn begun_again(&mut self) {
-        self.books.values_mut().for_each(|book| *book = Book::default());
+        self.books.begin_again();
     }
 
     fn tell(&mut self, update: &Update, instrument: &Instrument, lines: &mut Vec<Line<'static>>) {
         let native = joined(&instrument.symbol);
-        self.book(&native);
+        self.books.know(&native);
         let (at, lower) = (update.ts.unwrap_or(update.recv).millis(), native.to_ascii_lowercase());
         let id = self.synthetic.entry(native.to_string()).or_insert(1);
-        let side = |levels: &[ticker_market::Level]| {
-            let all: Vec<String> = levels.iter().map(|l| format!(r#"["{}","{}"]"#, l.price, l.size)).collect();
-            format!("[{}]", all.join(","))
-        };
         let (name, data) = match &update.data {
             Data::Book(levels) => {
-                let (bids, asks) = (side(&levels.bids), side(&levels.asks));
+                let (bids, asks) = (told_pairs(&levels.bids), told_pairs(&levels.asks));
                 if update.kind == Kind::Snapshot {
                     let url = format!("https://api.binance.com/api/v3/depth?symbol={native}&limit=5000");
                     let body = format!(r#"{{"lastUpdateId":{id},"bids":{bids},"asks":{asks}}}"#);

@@ -230,7 +230,7 @@ impl Dialect for CoinbaseExchange {
         self.sessions.remove(&session);
     }
 
-    fn recv(&mut self, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
+    fn recv(&mut self, _conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
         let Payload::Text(text) = data else { return false };
         let Ok(frame) = serde_json::from_str::<Frame<'_>>(text) else { return false };
         let Some(channel) = channel(&frame.kind) else { return false };

@@ -1,6 +1,6 @@
 //! Faults on purpose: what happens to some of the frames of market data. Seeded, so that a run can be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -151,10 +151,8 @@ impl Faults {
         match kind {
             None => said.extend(told),
             Some(InjectionKind::Drop) => {}
-            Some(InjectionKind::Double) => {
-                said.extend(told.iter().cloned());
-                said.extend(told);
-            }
+            // Each by itself: what goes with a frame is a frame of its own.
+            Some(InjectionKind::Double) => said.extend(told.into_iter().flat_map(|s| [s.clone(), s])),
             Some(InjectionKind::Reorder) => self.held = told,
             Some(InjectionKind::Corrupt) => said.extend(told.into_iter().map(|s| self.spoil(s, corrupt))),
             Some(InjectionKind::Alter) => said.extend(told.into_iter().map(|s| self.spoil(s, alter))),
@@ -170,17 +168,18 @@ impl Faults {
                 let bytes = how(&mut self.rng, text.into_bytes());
                 Said::Text(session, String::from_utf8_lossy(&bytes).into_owned())
             }
-            Said::Binary(session, bytes) => Said::Binary(session, how(&mut self.rng, bytes)),
             other => other,
         }
     }
 }
 
+/// Each of those who were to get something, once.
 fn sessions(told: &[Said]) -> impl Iterator<Item = Session> {
-    told.iter().filter_map(|said| match said {
-        Said::Text(session, _) | Said::Binary(session, _) => Some(*session),
+    let of = |said: &Said| match said {
+        Said::Text(session, _) => Some(*session),
         _ => None,
-    })
+    };
+    told.iter().filter_map(of).collect::<BTreeSet<Session>>().into_iter()
 }
 
 fn corrupt(rng: &mut Rng, mut bytes: Vec<u8>) -> Vec<u8> {

@@ -246,7 +246,7 @@ impl Dialect for Kraken {
         self.sessions.remove(&session);
     }
 
-    fn recv(&mut self, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
+    fn recv(&mut self, _conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
         let Payload::Text(text) = data else { return false };
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else { return false };
         let raw = envelope.data.map_or("null", |raw| raw.get());

@@ -199,7 +199,7 @@ impl Dialect for Okx {
         self.sessions.remove(&session);
     }
 
-    fn recv(&mut self, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
+    fn recv(&mut self, _conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
         let Payload::Text(text) = data else { return false };
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else { return false };
         let (channel, instrument) = (&*envelope.arg.channel, &*envelope.arg.instrument);

@@ -39,7 +39,7 @@ impl Stage {
         let symbols = ["BTC-USD".to_owned(), "ETH-USD".to_owned()];
         let injections = injections.iter().map(|text| text.parse().expect("a fault")).collect();
         Self {
-            stand_in: StandIn::new(venue, injections, 7),
+            stand_in: StandIn::new(venue, injections, 7).expect("a venue of ours"),
             adapter: adapter(venue, &symbols).expect("known"),
             conn: Conn(0),
             reader: Reader::default(),
@@ -48,9 +48,17 @@ impl Stage {
         }
     }
 
+    /// Instruments and tickets come before a connection.
     fn open(&mut self) {
-        let url = self.adapter.rules().websocket_url;
+        let rules = self.adapter.rules();
         let (mut said, mut out) = (Vec::new(), Out::default());
+        for url in rules.instruments_url.iter().map(String::as_str).chain(rules.ticket_url) {
+            self.stand_in.asked(0, path_of(url), &mut said);
+            if let Some(Said::Answer { status: 200, body, .. }) = said.pop() {
+                self.adapter.response(url, body.as_bytes(), self.now, &mut out);
+            }
+        }
+        let url = self.adapter.rules().websocket_url;
         self.stand_in.opened(Session(self.conn.0), path_of(&url), &mut said);
         self.adapter.opened(self.conn, &url, self.now, &mut out);
         self.settle(said, out);
@@ -115,7 +123,7 @@ impl Stage {
                     Said::Stall(_) => {
                         self.adapter.silent(self.conn, self.now, &mut out);
                     }
-                    Said::Text(..) | Said::Binary(..) | Said::Rewind => {}
+                    Said::Text(..) => {}
                 }
             }
         }
@@ -256,6 +264,56 @@ fn each_fault_is_noticed_by_its_cause_and_mended() {
         ("okx", "corrupt:500", Some("undecodable")),
         ("okx", "disconnect:500", None),
         ("okx", "stall:500", None),
+        ("bybit-spot", "drop:500", Some("gap")),
+        ("bybit-spot", "double:500", None),
+        ("bybit-spot", "reorder:500", Some("gap")),
+        ("bybit-spot", "corrupt:500", Some("undecodable")),
+        ("bybit-spot", "disconnect:500", None),
+        ("bybit-spot", "stall:500", None),
+        ("bitfinex", "drop:500", Some("gap")),
+        ("bitfinex", "double:500", None),
+        ("bitfinex", "reorder:500", Some("gap")),
+        ("bitfinex", "corrupt:500", Some("undecodable")),
+        ("bitfinex", "disconnect:500", None),
+        ("bitfinex", "stall:500", None),
+        ("bitget", "drop:500", Some("gap")),
+        ("bitget", "double:500", None),
+        ("bitget", "reorder:500", Some("gap")),
+        ("bitget", "corrupt:500", Some("undecodable")),
+        ("bitget", "disconnect:500", None),
+        ("bitget", "stall:500", None),
+        ("deribit", "drop:500", Some("gap")),
+        ("deribit", "double:500", None),
+        ("deribit", "reorder:500", Some("gap")),
+        ("deribit", "corrupt:500", Some("undecodable")),
+        ("deribit", "disconnect:500", None),
+        ("deribit", "stall:500", None),
+        ("gateio", "drop:500", Some("gap")),
+        ("gateio", "double:500", None),
+        ("gateio", "reorder:500", Some("gap")),
+        ("gateio", "corrupt:500", Some("undecodable")),
+        ("gateio", "disconnect:500", None),
+        ("gateio", "stall:500", None),
+        ("gemini", "drop:500", Some("gap")),
+        ("gemini", "double:500", None),
+        ("gemini", "reorder:500", Some("gap")),
+        ("gemini", "corrupt:500", Some("undecodable")),
+        ("gemini", "disconnect:500", None),
+        ("gemini", "stall:500", None),
+        ("kucoin", "drop:500", Some("gap")),
+        ("kucoin", "double:500", None),
+        ("kucoin", "reorder:500", Some("gap")),
+        ("kucoin", "corrupt:500", Some("undecodable")),
+        ("kucoin", "disconnect:500", None),
+        ("kucoin", "stall:500", None),
+        ("bitmex", "double:500", None),
+        ("bitmex", "corrupt:500", Some("undecodable")),
+        ("bitmex", "disconnect:500", None),
+        ("bitmex", "stall:500", None),
+        ("bitstamp", "double:500", None),
+        ("bitstamp", "corrupt:500", Some("undecodable")),
+        ("bitstamp", "disconnect:500", None),
+        ("bitstamp", "stall:500", None),
         ("binance", "drop:500", Some("gap")),
         ("binance", "double:500", None),
         ("binance", "reorder:500", Some("gap")),
@@ -281,7 +339,7 @@ fn each_fault_is_noticed_by_its_cause_and_mended() {
             assert!(stage.reader.causes.contains(cause), "{venue} {injection}: {:?}", stage.reader.causes);
         }
         assert_eq!(stage.reader.was_invalid, kind != "double", "{venue} {injection}");
-        assert!(kind != "disconnect" || stage.reconnects == 1);
+        assert!(kind != "disconnect" || stage.reconnects == 1, "{venue} {injection}");
     }
 }
 
@@ -312,39 +370,34 @@ fn faults_are_named_by_kind_and_place() {
 }
 
 #[test]
-fn another_venue_is_played_verbatim_from_its_beginning() {
-    let frame = |text: &str| Line::Recv { ts: None, conn: "a".into(), data: Payload::Text(text.to_owned().into()) };
-    let mut stand_in = StandIn::new("bitmex", Vec::new(), 1);
-    stand_in.look(&Line::Send { ts: None, conn: "a".into(), data: Payload::Text("subscribe".into()) });
-    let body = Payload::Text("{\"list\":1}".into());
-    stand_in.look(&Line::Http { ts: None, conn: "h".into(), url: "https://x.y/list?a=b".into(), data: body });
+fn each_venue_has_a_stand_in_and_recorded_answers_are_given_by_path() {
     let mut said = Vec::new();
-    stand_in.opened(Session(1), "/ws", &mut said);
-    assert!(!stand_in.is_wanted() && said.is_empty());
-    stand_in.heard(Session(1), br#"{"op":"subscribe"}"#, &mut said);
-    assert!(stand_in.is_wanted() && said.is_empty());
-    stand_in.line(&frame("one"), &mut said);
-    assert_eq!(said, [Said::Text(Session(1), "one".to_owned())]);
-    said.clear();
-    stand_in.heard(Session(1), br#"{"op":"unsubscribe"}"#, &mut said);
-    stand_in.heard(Session(1), br#"{"op":"subscribe"}"#, &mut said);
-    assert_eq!(said, [Said::Rewind]);
-    said.clear();
-    stand_in.asked(9, "/list?a=b", &mut said);
-    stand_in.asked(10, "/other", &mut said);
-    stand_in.asked(11, "/list/", &mut said);
-    assert_eq!(said[0], Said::Answer { request: 9, status: 200, body: "{\"list\":1}".to_owned() });
-    assert!(matches!(&said[1], Said::Answer { request: 10, status: 404, .. }));
-    assert!(matches!(&said[2], Said::Answer { request: 11, status: 200, .. }));
+    for venue in
+        crate::VENUES.iter().copied().chain(["bitget-v1", "bybit", "bybit-v5", "coinbase-advanced", "kraken-v2"])
+    {
+        let mut stand_in = StandIn::new(venue, Vec::new(), 1).expect(venue);
+        let body = Payload::Text("{\"list\":1}".into());
+        stand_in.look(&Line::Http { ts: None, conn: "h".into(), url: "https://x.y/list?a=b".into(), data: body });
+        stand_in.asked(9, "/list?a=b", &mut said);
+        stand_in.asked(10, "/other", &mut said);
+        stand_in.asked(11, "/list/", &mut said);
+        assert_eq!(said[0], Said::Answer { request: 9, status: 200, body: "{\"list\":1}".to_owned() });
+        assert!(matches!(&said[1], Said::Answer { request: 10, status: 404, .. }), "{venue}: {said:?}");
+        assert!(matches!(&said[2], Said::Answer { request: 11, status: 200, .. }), "{venue}: {said:?}");
+        assert!(!stand_in.is_wanted());
+        said.clear();
+    }
+    assert!(StandIn::new("bitflyer", Vec::new(), 1).is_none());
 }
 
 #[test]
 fn what_a_venue_does_not_prove_is_said() {
     for venue in StandIn::SYNTHETIC {
         let proof = match venue {
-            "kraken" => Integrity::Verified,
-            "coinbase" | "binance" | "okx" => Integrity::Sequenced,
-            _ => Integrity::None,
+            "bitfinex" | "kraken" => Integrity::Verified,
+            "bitmex" | "bitstamp" => Integrity::Ordered,
+            "coinbase-exchange" => Integrity::None,
+            _ => Integrity::Sequenced,
         };
         assert_eq!(play(venue, &[]).reader.integrity, Some(proof), "{venue}");
     }
@@ -352,7 +405,7 @@ fn what_a_venue_does_not_prove_is_said() {
 
 #[test]
 fn one_request_subscribes_to_several_channels_of_coinbase_exchange() {
-    let mut stand_in = StandIn::new("coinbase-exchange", Vec::new(), 1);
+    let mut stand_in = StandIn::new("coinbase-exchange", Vec::new(), 1).expect("known");
     let line = |text: &str| Line::Recv { ts: None, conn: "a".into(), data: Payload::Text(text.to_owned().into()) };
     let frames = include_str!("../../fixtures/coinbase-exchange/session.jsonl");
     let frames: Vec<&str> = frames.lines().collect();
@@ -396,7 +449,7 @@ fn one_request_subscribes_to_several_channels_of_coinbase_exchange() {
 
 #[test]
 fn a_faster_book_of_okx_is_played_as_the_one_that_was_asked_for() {
-    let mut stand_in = StandIn::new("okx", Vec::new(), 1);
+    let mut stand_in = StandIn::new("okx", Vec::new(), 1).expect("known");
     let frame = |action: &str, bids: &str, id: i64| {
         let text = format!(
             r#"{{"arg":{{"channel":"books-l2-tbt","instId":"A-B"}},"action":"{action}","data":[{{"asks":[["9","1","0","1"]],"bids":{bids},"ts":"7","checksum":-5,"seqId":{id},"prevSeqId":-1}}]}}"#
@@ -426,4 +479,23 @@ fn a_faster_book_of_okx_is_played_as_the_one_that_was_asked_for() {
     stand_in.heard(Session(2), br#"{"op":"subscribe","args":[{"channel":"books-l2-tbt","instId":"A-B"}]}"#, &mut said);
     let snapshot = r#"{"arg":{"channel":"books-l2-tbt","instId":"A-B"},"action":"snapshot","data":[{"asks":[["9","1","0","1"]],"bids":[["7","1.0","0","1"]],"ts":"7","checksum":-5,"seqId":6,"prevSeqId":-1}]}"#;
     assert_eq!(said[1], Said::Text(Session(2), snapshot.to_owned()));
+}
+
+#[test]
+fn whoever_comes_late_has_the_books_of_the_place_reached() {
+    for venue in StandIn::SYNTHETIC {
+        let Stage { stand_in, reader: first, now, .. } = play(venue, &[]);
+        let (reader, symbols) = (Reader::default(), ["BTC-USD".to_owned(), "ETH-USD".to_owned()]);
+        let adapter = adapter(venue, &symbols).expect("known");
+        let mut late = Stage { stand_in, adapter, conn: Conn(100), reader, reconnects: 0, now };
+        late.open();
+        // Some ask for a snapshot after a while only.
+        (0..10_000 / STEP_MS).for_each(|_| late.pass_time());
+        let sums = |reader: &Reader| {
+            let named = |(number, book): (&u32, &Book)| (reader.names[number].clone(), book.sum());
+            reader.books.iter().map(named).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(sums(&late.reader), sums(&first), "{venue}");
+        assert_eq!((late.reader.causes.len(), late.reconnects), (0, 0), "{venue}: {:?}", late.reader.causes);
+    }
 }

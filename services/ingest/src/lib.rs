@@ -15,6 +15,7 @@ pub mod config;
 mod error;
 mod feed;
 mod log_limit;
+mod passed_over;
 pub mod progress;
 mod publisher;
 pub mod record;

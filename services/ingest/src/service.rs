@@ -18,7 +18,7 @@ use crate::replay::files::Group;
 use crate::replay::{How, Replay};
 use crate::venue::care::Turns;
 use crate::venue::{Servers, Venue, VenuesHealth, fetch};
-use crate::{IngestError, publisher, synthetic, venue};
+use crate::{IngestError, passed_over, publisher, synthetic, venue};
 
 /// Once the drain has begun, sources end within so long.
 const SOURCES_END_MAX: Duration = Duration::from_secs(2);
@@ -233,6 +233,7 @@ pub fn describe_metrics() {
     metrics::describe_counter!("ticker_ingest_events_dropped_total", "Events of instruments beyond the limit.");
     publisher::describe();
     venue::meters::describe();
+    passed_over::describe();
 }
 
 #[cfg(test)]

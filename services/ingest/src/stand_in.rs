@@ -111,7 +111,8 @@ impl Server {
     /// Plays and answers until `drain` begins.
     pub async fn run(self, drain: Drain) -> Result<(), IngestError> {
         let Self { config, venue, group, listener, .. } = self;
-        let mut stand_in = StandIn::new(&venue, config.injections.clone(), config.seed);
+        let unknown = || IngestError::UnknownVenue { venue: venue.clone() };
+        let mut stand_in = StandIn::new(&venue, config.injections.clone(), config.seed).ok_or_else(unknown)?;
         let played = match (group, config.synthetic) {
             (Some(group), _) => {
                 let files = group.files.clone();

@@ -35,6 +35,7 @@ use crate::config::ConnectionConfig;
 use crate::error::told;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
+use crate::passed_over::PassedOver;
 use crate::record::Tap;
 use crate::{IngestError, progress};
 
@@ -110,6 +111,7 @@ pub(crate) struct Venue {
     health: Arc<VenuesHealth>,
     meters: Meters,
     log: LogLimit,
+    passed_over: PassedOver,
     fetcher: Fetcher,
     /// Oldest first; two only while one replaces the other.
     links: Vec<Link>,
@@ -139,6 +141,7 @@ impl Venue {
         Self {
             meters: Meters::new(&name),
             log: LogLimit::new(std::time::Instant::now()),
+            passed_over: PassedOver::new(&name),
             fetcher: Fetcher::new(&tls, servers.rest.clone()),
             links: Vec::with_capacity(2),
             connecting: None,
@@ -491,6 +494,7 @@ impl Venue {
             for report in self.out.reports.drain(..) {
                 tell(&self.name, &report, &mut self.log);
             }
+            self.passed_over.take(&mut self.out);
             self.meters.refreshes.increment(u64::from(std::mem::take(&mut self.out.refreshes)));
             let before = Instant::now();
             self.feed.publish(&mut self.out).await?;

@@ -1,12 +1,13 @@
 //! What is played of one venue.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ticker_feeds::keeper::AWAITING_SNAPSHOT;
 use ticker_feeds::recording::{CONNECTIONS_MAX, Line, Player};
-use ticker_feeds::{Fault, Out, Report};
-use ticker_market::Time;
+use ticker_feeds::{Fault, Out, Report, Update};
+use ticker_market::{Channel, Data, Kind, Time};
 use tokio::sync::mpsc;
 
 use super::files::Group;
@@ -15,6 +16,7 @@ use super::{Range, now};
 use crate::IngestError;
 use crate::feed::{Feed, Gone};
 use crate::log_limit::LogLimit;
+use crate::passed_over::PassedOver;
 use crate::{progress, venue};
 
 /// Two files whose times lie further apart are not one recording: connections do not go on from one to the other.
@@ -22,6 +24,9 @@ const CONTINUES_MAX_NANOS: i64 = 5_000_000_000;
 
 /// Why connections are closed at the end of their file.
 const FILE_ENDED: &str = "recording_ended";
+
+/// Books that are named at the end because they never had a snapshot, at most.
+const NAMED_MAX: usize = 50;
 
 pub(super) struct Track {
     venue: String,
@@ -47,6 +52,9 @@ pub(super) struct Track {
     /// When the last line happened, for the adapter.
     last_at: Option<Time>,
     log: LogLimit,
+    passed_over: PassedOver,
+    /// The instruments whose book was told from a snapshot on, by their numbers.
+    whole: HashSet<u32>,
     out: Out,
 }
 
@@ -76,6 +84,8 @@ impl Track {
             last_recorded: None,
             last_at: None,
             log: LogLimit::new(std::time::Instant::now()),
+            passed_over: PassedOver::new(&group.venue),
+            whole: HashSet::new(),
             out: Out::default(),
         })
     }
@@ -87,6 +97,8 @@ impl Track {
         self.chunks = reader::read(&group.venue, group.files.clone())?;
         self.chunk.clear();
         self.conns.clear();
+        self.whole.clear();
+        self.passed_over.clear();
         (self.files_begun, self.at_seam, self.last_recorded) = (0, false, None);
         (self.is_before, self.state_due) = (self.range.from.is_some(), false);
         Ok(())
@@ -221,16 +233,40 @@ impl Track {
             return Ok(());
         }
         let at = self.last_at.unwrap_or_else(now);
+        let never = self.never_whole(at);
         self.player.adapter_mut().end(ending, at, &mut self.out);
         self.progress.set(false, "the replay has ended");
-        tracing::info!(venue = self.venue, ending, "the replay has ended");
+        let passed_over = self.passed_over.told();
+        tracing::info!(venue = self.venue, ending, passed_over, "the replay has ended");
+        if !never.is_empty() {
+            let (count, left_out) = (never.len(), never.len().saturating_sub(NAMED_MAX));
+            let books = never[..count - left_out].join(", ");
+            tracing::warn!(venue = self.venue, books, left_out, "books that never had a snapshot were not told");
+        }
         self.settle().await
+    }
+
+    /// The instruments of whose books changes came, and never a snapshot.
+    fn never_whole(&self, at: Time) -> Vec<String> {
+        let mut out = Out::default();
+        self.player.adapter().retell(at, &mut out);
+        let awaits = |update: &Update| match &update.data {
+            Data::Status(status) => status.reason.as_deref() == Some(AWAITING_SNAPSHOT),
+            _ => false,
+        };
+        let never = out.updates.iter().filter(|u| awaits(u) && !self.whole.contains(&u.instrument));
+        let names: BTreeMap<u32, &str> = out.instruments.iter().map(|(n, i)| (*n, i.symbol.as_str())).collect();
+        never.filter_map(|u| names.get(&u.instrument)).map(|name| (*name).to_owned()).collect()
     }
 
     async fn settle(&mut self) -> Result<(), Gone> {
         for report in self.out.reports.drain(..) {
             venue::tell(&self.venue, &report, &mut self.log);
         }
+        self.passed_over.take(&mut self.out);
+        let begins =
+            |u: &&Update| u.channel == Channel::Book && u.kind == Kind::Snapshot && matches!(u.data, Data::Book(_));
+        self.whole.extend(self.out.updates.iter().filter(begins).map(|u| u.instrument));
         // A replay cannot ask anything of the venue.
         self.out.commands.clear();
         self.feed.publish(&mut self.out).await

@@ -112,7 +112,7 @@ impl Hub {
                 },
             }
             for said in said {
-                self.carry_out(said).await?;
+                self.carry_out(said).await;
             }
         }
     }
@@ -176,10 +176,9 @@ impl Hub {
         }
     }
 
-    async fn carry_out(&mut self, said: Said) -> Result<(), IngestError> {
+    async fn carry_out(&mut self, said: Said) {
         match said {
             Said::Text(session, text) => self.send(session, Message::text(text)).await,
-            Said::Binary(session, bytes) => self.send(session, Message::binary(bytes)).await,
             Said::Answer { request, status, body } => {
                 if let Some(answer) = self.requests.remove(&request) {
                     // As above.
@@ -192,16 +191,7 @@ impl Hub {
                 }
             }
             Said::Close(session) => self.forget(session),
-            Said::Rewind => {
-                self.source.rewind()?;
-                self.stand_in.begun_again();
-                self.ended = false;
-                for reader in self.sessions.values_mut() {
-                    reader.has_all = false;
-                }
-            }
         }
-        Ok(())
     }
 
     async fn send(&mut self, session: Session, message: Message) {

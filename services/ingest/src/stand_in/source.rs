@@ -105,15 +105,6 @@ impl Source {
         Ok(Self { kind, next: None })
     }
 
-    /// The recording from its beginning.
-    pub(super) fn rewind(&mut self) -> Result<(), IngestError> {
-        self.next = None;
-        match &mut self.kind {
-            Kind::Recording(recording) => recording.begin(),
-            Kind::Synthetic(_) => Ok(()),
-        }
-    }
-
     /// Somebody reads again: the time in between did not pass.
     pub(super) fn go_on(&mut self) {
         match &mut self.kind {
