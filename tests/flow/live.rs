@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use ticker_client::{Over, connect};
-use ticker_ingest::config::{Speed, VenueConfig};
+use ticker_ingest::config::{ConnectionConfig, Speed, VenueConfig};
 use ticker_ingest::stand_in::{Server, StandInConfig};
 use ticker_market::{Channel, Data, Integrity, State};
 use ticker_proto::Message;
 
 use crate::independent::{self, Expected};
 use crate::rig::{FREE, Rig};
-use crate::{PATIENCE, Received, everything};
+use crate::{Received, everything};
 
 /// Recordings that are played as venues, and how fast: Binance's books begin with a request, which takes a moment.
 pub(crate) const PLAYED: [(&str, &str, Speed); 16] = [
@@ -151,6 +152,12 @@ pub(crate) const FAULTS: [(usize, &str, Outcome); 80] = [
     (15, "corrupt:103", UNDECODABLE),
 ];
 
+/// A recording is played, and what was spoilt in it mended, within so long, or the test fails.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Five pings of the stand-in's.
+const SILENCE_MS: u64 = 5_000;
+
 /// What a reader of the live feed saw.
 struct Seen {
     received: Received,
@@ -169,7 +176,10 @@ async fn watch(path: PathBuf, venue: &'static str, speed: Speed, faults: &[&str]
     let at = server.local_addr();
     let rig = Rig::start(ticker_edge::Config { backlog_events_max: 1 << 20, ..Default::default() }).await;
     let playing = tokio::spawn(server.run(rig.drain.clone()));
+    // Some venues are silent for a minute, and nobody waits so long for a test.
+    let silence_ms = faults.iter().any(|fault| fault.starts_with("stall")).then_some(SILENCE_MS);
     let particular = VenueConfig {
+        connection: ConnectionConfig { silence_ms, ..Default::default() },
         symbols: expected.keys().cloned().collect(),
         websocket_url: Some(format!("ws://{at}")),
         rest_url: Some(format!("http://{at}")),
@@ -188,9 +198,11 @@ async fn watch(path: PathBuf, venue: &'static str, speed: Speed, faults: &[&str]
     };
     seen.received.board.joining();
     let mut reader = connect(rig.options(Over::Ws), everything(venue)).await.map_err(|e| e.to_string())?;
+    // Over all, since there are heartbeats where nothing happens any more.
+    let deadline = tokio::time::Instant::now() + LONGEST;
     while !seen.has_arrived(&expected, faults.is_empty()) {
-        let next = tokio::time::timeout(PATIENCE, reader.next()).await;
-        let message = next.map_err(|_| format!("nothing for {PATIENCE:?}: {}", seen.place(&expected)))?;
+        let next = tokio::time::timeout_at(deadline, reader.next()).await;
+        let message = next.map_err(|_| format!("not after {LONGEST:?}: {}", seen.place(&expected)))?;
         let message = message.map_err(|e| e.to_string())?.ok_or("it ended")?;
         seen.take(&message)?;
     }

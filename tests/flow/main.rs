@@ -38,8 +38,12 @@ const RECORDINGS: [(&str, &str); 9] = [
 /// A reader hears something within so long, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Trials that run at once, where the command line says nothing: those of stand-ins mostly wait.
+const THREADS: usize = 6;
+
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
     let root = std::env::var_os("TICKER_RECORDINGS")
         .map(PathBuf::from)
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings"));
