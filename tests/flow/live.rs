@@ -183,7 +183,6 @@ async fn watch(path: PathBuf, venue: &'static str, speed: Speed, faults: &[&str]
         symbols: expected.keys().cloned().collect(),
         websocket_url: Some(format!("ws://{at}")),
         rest_url: Some(format!("http://{at}")),
-        ..VenueConfig::default()
     };
     rig.ingest(ticker_ingest::Config {
         venues: vec![venue.to_owned()],
