@@ -19,7 +19,7 @@ use compact_str::{CompactString, ToCompactString};
 use hashbrown::HashMap;
 use ticker_market::{Book, Integrity, Level, Levels, Side, Time, Trade};
 
-pub use self::market::Market;
+pub use self::market::{FUTURES_SNAPSHOT_LEVELS, Market, SNAPSHOT_LEVELS};
 
 use self::wire::{
     BookTicker, DepthSnapshot, DepthUpdate, Envelope, ExchangeInfo, Frame, Head, Parsed, Refusal, SymbolInfo, parse,
@@ -35,12 +35,6 @@ use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit};
 /// Snapshots fetched in any minute, at most: one with 5000 levels weighs 250 of the 6000 that an address has a minute on
 /// spot, one with 1000 levels 20 of 2400 on futures.
 pub const SNAPSHOTS_PER_MINUTE_MAX: usize = 20;
-
-/// Levels a side in a fetched snapshot of spot: the most that the venue gives.
-pub const SNAPSHOT_LEVELS: usize = 5_000;
-
-/// Levels a side in a fetched snapshot of futures: the most that the venue gives.
-pub const FUTURES_SNAPSHOT_LEVELS: usize = 1_000;
 
 /// Books of futures whose best sizes differ from `bookTicker` are held against a snapshot no more often than this.
 pub const DOUBTS_APART_MS: i64 = 60_000;
@@ -197,16 +191,16 @@ impl Binance {
             return Ok(());
         }
         let head: Head<'_> = serde_json::from_str(payload)?;
-        if head.e == "serverShutdown" {
-            out.commands.push(Command::Reconnect(conn, "server_shutdown"));
-        } else if head.e.is_empty()
-            && envelope.stream.is_empty()
-            && let Ok(ticker) = serde_json::from_str::<BookTicker<'_>>(payload)
-        {
+        match &*head.e {
+            "serverShutdown" => out.commands.push(Command::Reconnect(conn, "server_shutdown")),
             // A raw stream's bookTicker names no event.
-            self.book_ticker(conn, &ticker, recv, out);
-        } else if !head.e.is_empty() {
-            out.pass_over(&head.e);
+            "" if envelope.stream.is_empty() => {
+                if let Ok(ticker) = serde_json::from_str(payload) {
+                    self.book_ticker(conn, &ticker, recv, out);
+                }
+            }
+            "" => {}
+            event => out.pass_over(event),
         }
         Ok(())
     }

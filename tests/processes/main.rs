@@ -380,7 +380,7 @@ fn what_is_wrong_is_said_clearly() {
     refuses(&["record", "--venues", "mtgox"], &["mtgox", "kraken"]);
     refuses(&["replay", "/does/not/exist"], &["/does/not/exist"]);
     refuses(&["venue", "/does/not/exist"], &["/does/not/exist"]);
-    refuses(&["venue", "--synthetic", "5", "--as", "bitmex"], &["bitmex", "kraken"]);
+    refuses(&["venue", "--synthetic", "5", "--as", "nasdaq"], &["nasdaq", "kraken"]);
     refuses(&["venue", "x", "--listen", "0.0.0.0:0"], &["--insecure"]);
 }
 

@@ -5,6 +5,12 @@ use compact_str::{CompactString, format_compact};
 use crate::depth::Rule;
 use crate::symbols;
 
+/// Levels a side in a fetched snapshot of spot: the most that the venue gives.
+pub const SNAPSHOT_LEVELS: usize = 5_000;
+
+/// Levels a side in a fetched snapshot of futures: the most that the venue gives.
+pub const FUTURES_SNAPSHOT_LEVELS: usize = 1_000;
+
 /// One of Binance's markets, each with a feed of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Market {
@@ -55,8 +61,8 @@ impl Market {
     /// Levels a side in a fetched snapshot: the most that the market gives.
     pub(super) const fn snapshot_levels(self) -> usize {
         match self {
-            Market::Spot => super::SNAPSHOT_LEVELS,
-            Market::UsdM | Market::CoinM => super::FUTURES_SNAPSHOT_LEVELS,
+            Market::Spot => SNAPSHOT_LEVELS,
+            Market::UsdM | Market::CoinM => FUTURES_SNAPSHOT_LEVELS,
         }
     }
 
