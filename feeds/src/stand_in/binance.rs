@@ -2,7 +2,7 @@
 //! recording. Before the recording's own snapshot there is none to give: the request waits for it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -10,7 +10,8 @@ use ticker_market::{Data, Instrument, Kind, Side};
 
 use super::fetched::{Book, Difference, Fetched, Form, Snapshot, changes};
 use super::mirror::{listed, pair, told_pairs};
-use super::{Dialect, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Said, Session, quoted, recv};
+use super::readers::{Begins, Readers};
+use super::{Dialect, Said, Session, quoted, recv};
 use crate::Update;
 use crate::recording::{Line, Payload};
 use crate::symbols::{by_suffix, joined, query};
@@ -21,8 +22,8 @@ const LIMITS: (usize, usize) = (100, 5_000);
 #[derive(Debug)]
 pub(super) struct Binance {
     books: Fetched,
-    /// What each one gets: symbol in lower case and the stream's name without its speed.
-    sessions: BTreeMap<Session, BTreeSet<(String, String)>>,
+    /// Topics are streams without their speed: `btcusdt@depth`.
+    readers: Readers,
     /// The synthetic market's update ids.
     synthetic: HashMap<String, u64>,
 }
@@ -84,9 +85,13 @@ struct Request<'a> {
 }
 
 /// `btcusdt@depth@100ms` is the stream `depth` of `btcusdt`.
-fn stream(name: &str) -> Option<(String, String)> {
+fn stream(name: &str) -> Option<(String, &str)> {
     let (symbol, rest) = name.split_once('@')?;
-    Some((symbol.to_ascii_lowercase(), rest.split('@').next().unwrap_or(rest).to_owned()))
+    Some((symbol.to_ascii_lowercase(), rest.split('@').next().unwrap_or(rest)))
+}
+
+fn topic(name: &str) -> Option<String> {
+    stream(name).map(|(symbol, stream)| format!("{symbol}@{stream}"))
 }
 
 fn difference(raw: &str) -> Option<Difference<'_>> {
@@ -106,7 +111,7 @@ fn answer(book: &Book, path: &str, more: &str) -> String {
 impl Binance {
     fn of(answer: fn(&Book, &str, &str) -> String) -> Self {
         let books = Fetched::new(Form { depth: usize::MAX, difference, answer });
-        Self { books, sessions: BTreeMap::new(), synthetic: HashMap::new() }
+        Self { books, readers: Readers::default(), synthetic: HashMap::new() }
     }
 
     /// Of a futures market, USD-M or COIN-M.
@@ -125,25 +130,25 @@ impl Dialect for Binance {
     }
 
     fn opened(&mut self, session: Session, url: &str, said: &mut Vec<Said>) {
-        if self.sessions.len() >= SESSIONS_MAX {
-            return said.push(Said::Close(session));
+        if !self.readers.open(session, said) {
+            return;
         }
         let list = query(url, "streams").map(str::to_owned);
         let list = list.or_else(|| url.split_once("/ws/").map(|(_, list)| list.to_owned())).unwrap_or_default();
-        let streams = list.split('/').filter_map(stream).take(SUBSCRIPTIONS_MAX).collect();
-        self.sessions.insert(session, streams);
+        for topic in list.split('/').filter_map(topic) {
+            self.readers.subscribe(session, &topic, "", Begins::Anywhere);
+        }
     }
 
     fn heard(&mut self, session: Session, text: &str, said: &mut Vec<Said>) {
-        let Some(streams) = self.sessions.get_mut(&session) else { return };
         let Ok(request) = serde_json::from_str::<Request<'_>>(text) else {
             let error = r#"{"error":{"code":3,"msg":"Invalid JSON"}}"#.to_owned();
             return said.push(Said::Text(session, error));
         };
-        for name in request.params.iter().filter_map(|name| stream(name)) {
+        for topic in request.params.iter().filter_map(|name| topic(name)) {
             match &*request.method {
-                "SUBSCRIBE" if streams.len() < SUBSCRIPTIONS_MAX => _ = streams.insert(name),
-                "UNSUBSCRIBE" => _ = streams.remove(&name),
+                "SUBSCRIBE" => _ = self.readers.subscribe(session, &topic, "", Begins::Anywhere),
+                "UNSUBSCRIBE" => _ = self.readers.unsubscribe(session, &topic),
                 _ => {}
             }
         }
@@ -152,20 +157,19 @@ impl Dialect for Binance {
     }
 
     fn closed(&mut self, session: Session) {
-        self.sessions.remove(&session);
+        self.readers.close(session);
     }
 
     fn recv(&mut self, _conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
         let Payload::Text(text) = data else { return false };
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else { return false };
-        let (Some(name), Some(raw)) = (stream(&envelope.stream), envelope.data) else { return false };
-        if name.1 == "depth"
+        let (Some((symbol, stream)), Some(raw)) = (stream(&envelope.stream), envelope.data) else { return false };
+        if stream == "depth"
             && let Ok(Named { s }) = serde_json::from_str::<Named<'_>>(raw.get())
         {
             self.books.take_in(&s, raw.get());
         }
-        let readers = self.sessions.iter().filter(|(_, streams)| streams.contains(&name));
-        said.extend(readers.map(|(session, _)| Said::Text(*session, text.clone().into_owned())));
+        self.readers.play(&format!("{symbol}@{stream}"), false, text, said);
         true
     }
 
@@ -222,7 +226,7 @@ impl Dialect for Binance {
     }
 
     fn is_wanted(&self) -> bool {
-        self.sessions.values().any(|streams| !streams.is_empty())
+        self.readers.is_wanted()
     }
 
     fn begun_again(&mut self) {

@@ -148,7 +148,7 @@ impl Bitfinex {
         let number = u64::from(session.0) * 1_000 + link.channels;
         let is_book = event.channel == "book";
         let book = self.books.get(&event.symbol).filter(|book| is_book && book.is_whole);
-        let begins = if is_book { Begins::of_book(book.is_some()) } else { Begins::Anywhere };
+        let begins = Begins::of(is_book, book.is_some());
         if !self.readers.subscribe(session, &topic, &number.to_string(), begins) {
             return;
         }

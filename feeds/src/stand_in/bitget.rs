@@ -153,7 +153,7 @@ impl Bitget {
             return said.push(Said::Text(session, text));
         };
         let book = self.books.get(&name).filter(|book| arg.channel == "books" && book.mirror.is_whole);
-        let begins = if arg.channel == "books" { Begins::of_book(book.is_some()) } else { Begins::Anywhere };
+        let begins = Begins::of(arg.channel == "books", book.is_some());
         if self.readers.subscribe(session, &topic, &inst_type(&arg.kind), begins) {
             said.push(Said::Text(session, format!(r#"{{"event":"subscribe",{}}}"#, arg.json())));
             said.extend(book.map(|book| Said::Text(session, book.snapshot(arg))));

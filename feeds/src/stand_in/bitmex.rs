@@ -220,7 +220,7 @@ impl Dialect for Bitmex {
             let book = self.books.get(symbol).filter(|book| is_book(table) && book.is_whole);
             let last = self.last.get(topic).and_then(Option::as_deref);
             let partial = book.map(|book| book.partial(table, symbol)).or_else(|| Some(partial(table, symbol, last?)));
-            let begins = if is_book(table) { Begins::of_book(book.is_some()) } else { Begins::Anywhere };
+            let begins = Begins::of(is_book(table), book.is_some());
             if self.readers.subscribe(session, topic, table, begins) {
                 let topic = quoted(topic);
                 said.push(Said::Text(session, format!(r#"{{"success":true,"subscribe":{topic},"request":{text}}}"#)));

@@ -226,7 +226,7 @@ impl Dialect for Bybit {
                 for asked in &request.args {
                     let topic = format!("{market}/{asked}");
                     let book = self.books.get(&topic).filter(|book| book.mirror.is_whole);
-                    let begins = depth(asked).map_or(Begins::Anywhere, |_| Begins::of_book(book.is_some()));
+                    let begins = Begins::of(depth(asked).is_some(), book.is_some());
                     if self.readers.subscribe(session, &topic, asked, begins) {
                         said.extend(book.map(|book| Said::Text(session, book.snapshot(asked))));
                     }

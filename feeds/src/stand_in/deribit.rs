@@ -150,7 +150,7 @@ impl Deribit {
                 continue;
             }
             let book = self.books.get(name).filter(|book| is_book(topic) && book.mirror.is_whole);
-            let begins = if is_book(topic) { Begins::of_book(book.is_some()) } else { Begins::Anywhere };
+            let begins = Begins::of(is_book(topic), book.is_some());
             if self.readers.subscribe(session, topic, &quoted(channel), begins) {
                 snapshots.extend(book.map(|book| book.snapshot(name, channel)));
             }

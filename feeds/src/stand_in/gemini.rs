@@ -151,7 +151,7 @@ impl Gemini {
         let is_book = channel == "depth" && self.with_snapshots.get(&session) == Some(&true);
         let topic = format!("{channel}/{symbol}");
         let book = self.books.get(symbol).filter(|book| is_book && book.mirror.is_whole);
-        let begins = if is_book { Begins::of_book(book.is_some()) } else { Begins::Anywhere };
+        let begins = Begins::of(is_book, book.is_some());
         if !self.readers.has(session, &topic) && self.readers.subscribe(session, &topic, "", begins) {
             said.extend(book.map(|book| Said::Text(session, book.snapshot(symbol))));
         }

@@ -2,22 +2,23 @@
 //! recording of `books-l2-tbt`, which is the same book told more often, is played to who asks for `books` as that.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use ticker_market::{Data, Instrument, Kind, Side};
 
-use super::mirror::{Level, Mirror, listed};
-use super::{Dialect, SESSIONS_MAX, SUBSCRIPTIONS_MAX, Said, Session, quoted, recv};
+use super::mirror::{Level, Mirror, Shelf, listed, told};
+use super::readers::{Begins, Readers};
+use super::{Dialect, Said, Session, quoted, recv};
 use crate::Update;
 use crate::recording::{Line, Payload};
-use crate::roster::INSTRUMENTS_MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Okx {
-    books: BTreeMap<String, Book>,
-    sessions: BTreeMap<Session, Subscriptions>,
+    books: Shelf<Book>,
+    /// Topics are `trades/BTC-USDT`, and `asked` is the channel as the reader calls it, quoted.
+    readers: Readers,
     /// The synthetic market's `seqId`s.
     synthetic: HashMap<String, i64>,
 }
@@ -34,13 +35,6 @@ struct Place {
     ts: String,
     checksum: Option<i64>,
     last: Option<i64>,
-}
-
-#[derive(Debug, Default)]
-struct Subscriptions {
-    /// By instrument: the channel's name, and has it got its snapshot?
-    books: BTreeMap<String, (String, bool)>,
-    others: BTreeSet<(String, String)>,
 }
 
 #[derive(Deserialize, Default)]
@@ -84,9 +78,14 @@ struct Request<'a> {
     args: Vec<Arg<'a>>,
 }
 
-/// Is this the channel of whole books? With one name for its two speeds.
+/// Is this the channel of whole books, at one of its two speeds?
 fn is_book(channel: &str) -> bool {
     matches!(channel, "books" | "books-l2-tbt")
+}
+
+/// With one name for both speeds of whole books.
+fn topic(channel: &str, instrument: &str) -> String {
+    format!("{}/{instrument}", if is_book(channel) { "books" } else { channel })
 }
 
 fn arg(channel: &str, instrument: &str) -> String {
@@ -124,32 +123,18 @@ impl Book {
 }
 
 impl Okx {
-    fn book(&mut self, instrument: &str) -> Option<&mut Book> {
-        if !self.books.contains_key(instrument) && self.books.len() < INSTRUMENTS_MAX {
-            self.books.insert(instrument.to_owned(), Book::default());
-        }
-        self.books.get_mut(instrument)
-    }
-
     fn subscribe(&mut self, session: Session, arg_: &Arg<'_>, said: &mut Vec<Said>) {
         let (channel, instrument) = (&*arg_.channel, &*arg_.instrument);
-        let Some(subscriptions) = self.sessions.get_mut(&session) else { return };
         let Some(book) = self.books.get(instrument) else {
             let message = format!("Wrong URL or channel:{channel},instId:{instrument} doesn't exist.");
             return said.push(Said::Text(session, error("60018", &message)));
         };
-        if subscriptions.books.len() + subscriptions.others.len() >= SUBSCRIPTIONS_MAX {
-            return;
+        let book = Some(book).filter(|book| is_book(channel) && book.mirror.is_whole);
+        let begins = Begins::of(is_book(channel), book.is_some());
+        if self.readers.subscribe(session, &topic(channel, instrument), &quoted(channel), begins) {
+            said.push(Said::Text(session, format!(r#"{{"event":"subscribe",{}}}"#, arg(channel, instrument))));
+            said.extend(book.map(|book| Said::Text(session, book.snapshot(channel, instrument))));
         }
-        said.push(Said::Text(session, format!(r#"{{"event":"subscribe",{}}}"#, arg(channel, instrument))));
-        if !is_book(channel) {
-            subscriptions.others.insert((channel.to_owned(), instrument.to_owned()));
-            return;
-        }
-        if book.mirror.is_whole {
-            said.push(Said::Text(session, book.snapshot(channel, instrument)));
-        }
-        subscriptions.books.insert(instrument.to_owned(), (channel.to_owned(), book.mirror.is_whole));
     }
 }
 
@@ -158,15 +143,12 @@ impl Dialect for Okx {
         let Line::Recv { data, .. } = line else { return };
         let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(data.bytes()) else { return };
         if envelope.data.is_some() && !envelope.arg.instrument.is_empty() {
-            self.book(&envelope.arg.instrument);
+            self.books.keep(&envelope.arg.instrument);
         }
     }
 
     fn opened(&mut self, session: Session, _url: &str, said: &mut Vec<Said>) {
-        if self.sessions.len() >= SESSIONS_MAX {
-            return said.push(Said::Close(session));
-        }
-        self.sessions.insert(session, Subscriptions::default());
+        self.readers.open(session, said);
     }
 
     fn heard(&mut self, session: Session, text: &str, said: &mut Vec<Said>) {
@@ -180,13 +162,8 @@ impl Dialect for Okx {
             match &*request.op {
                 "subscribe" => self.subscribe(session, arg_, said),
                 "unsubscribe" => {
-                    let Some(subscriptions) = self.sessions.get_mut(&session) else { return };
                     let (channel, instrument) = (&*arg_.channel, &*arg_.instrument);
-                    if is_book(channel) {
-                        subscriptions.books.remove(instrument);
-                    } else {
-                        subscriptions.others.remove(&(channel.to_owned(), instrument.to_owned()));
-                    }
+                    self.readers.unsubscribe(session, &topic(channel, instrument));
                     let text = format!(r#"{{"event":"unsubscribe",{}}}"#, arg(channel, instrument));
                     said.push(Said::Text(session, text));
                 }
@@ -196,7 +173,7 @@ impl Dialect for Okx {
     }
 
     fn closed(&mut self, session: Session) {
-        self.sessions.remove(&session);
+        self.readers.close(session);
     }
 
     fn recv(&mut self, _conn: &str, data: &Payload<'_>, said: &mut Vec<Said>) -> bool {
@@ -204,51 +181,32 @@ impl Dialect for Okx {
         let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(text) else { return false };
         let (channel, instrument) = (&*envelope.arg.channel, &*envelope.arg.instrument);
         let Some(raw) = envelope.data.map(RawValue::get) else { return false };
-        if !is_book(channel) {
-            let wanted = (channel.to_owned(), instrument.to_owned());
-            let readers = self.sessions.iter().filter(|(_, s)| s.others.contains(&wanted));
-            said.extend(readers.map(|(session, _)| Said::Text(*session, text.clone().into_owned())));
-            return true;
+        let is_snapshot = envelope.action == "snapshot";
+        if is_book(channel) {
+            let Ok(frames) = serde_json::from_str::<Vec<BookData<'_>>>(raw) else { return false };
+            let Some(book) = self.books.keep(instrument) else { return false };
+            frames.iter().for_each(|frame| book.take_in(is_snapshot, frame));
         }
-        let Ok(frames) = serde_json::from_str::<Vec<BookData<'_>>>(raw) else { return false };
-        let snapshot = envelope.action == "snapshot";
-        let Some(book) = self.book(instrument) else { return false };
-        frames.iter().for_each(|frame| book.take_in(snapshot, frame));
-        for (session, subscriptions) in &mut self.sessions {
-            let Some((asked, begun)) = subscriptions.books.get_mut(instrument) else { continue };
-            *begun |= snapshot;
-            if *begun {
-                let text = if asked == channel {
-                    text.clone().into_owned()
-                } else {
-                    text.replacen(&quoted(channel), &quoted(asked), 1)
-                };
-                said.push(Said::Text(*session, text));
-            }
-        }
+        self.readers.play_as((&topic(channel, instrument), &quoted(channel)), is_snapshot, text, said);
         true
     }
 
     fn is_wanted(&self) -> bool {
-        self.sessions.values().any(|s| !s.books.is_empty() || !s.others.is_empty())
+        self.readers.is_wanted()
     }
 
     fn begun_again(&mut self) {
-        self.books.values_mut().for_each(|book| *book = Book::default());
-        for (_, begun) in self.sessions.values_mut().flat_map(|s| s.books.values_mut()) {
-            *begun = false;
-        }
+        self.books.clear();
+        self.readers.begin_again();
     }
 
     fn tell(&mut self, update: &Update, instrument: &Instrument, lines: &mut Vec<Line<'static>>) {
         let name = &instrument.symbol;
-        self.book(name);
+        self.books.keep(name);
         let at = update.ts.unwrap_or(update.recv).millis();
         let id = self.synthetic.entry(name.to_string()).or_insert(1_000);
-        let side = |levels: &[ticker_market::Level]| {
-            let all: Vec<String> = levels.iter().map(|l| format!(r#"["{}","{}","0","1"]"#, l.price, l.size)).collect();
-            format!("[{}]", all.join(","))
-        };
+        let side =
+            |levels: &[ticker_market::Level]| told(levels, |l| format!(r#"["{}","{}","0","1"]"#, l.price, l.size));
         let text = match &update.data {
             Data::Book(levels) => {
                 let (action, before) = if update.kind == Kind::Snapshot { ("snapshot", -1) } else { ("update", *id) };

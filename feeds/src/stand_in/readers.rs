@@ -29,9 +29,13 @@ pub(super) enum Begins {
 }
 
 impl Begins {
-    /// Of a book that the venue has already, or not.
-    pub(super) fn of_book(is_whole: bool) -> Self {
-        if is_whole { Begins::Already } else { Begins::WithSnapshot }
+    /// Of a book with a snapshot that is to be had already, or not; of anything else.
+    pub(super) fn of(is_book: bool, has_snapshot: bool) -> Self {
+        match (is_book, has_snapshot) {
+            (false, _) => Self::Anywhere,
+            (true, false) => Self::WithSnapshot,
+            (true, true) => Self::Already,
+        }
     }
 }
 
