@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
-use futures_util::FutureExt as _;
 use futures_util::future::OptionFuture;
 use futures_util::stream;
 use h3::error::Code;
@@ -88,7 +87,7 @@ pub(crate) fn serve(
                         return;
                     }
                 }
-                () = OptionFuture::from(deadline.as_mut()).map(drop), if deadline.is_some() => return,
+                Some(()) = OptionFuture::from(deadline.as_mut()) => return,
             }
         }
     }
