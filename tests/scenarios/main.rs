@@ -67,6 +67,10 @@ fn unheld(t: &Transport) -> Option<&'static str> {
     (t.over == Over::Rtc).then_some("what holds back its packets would have to change the addresses in its offers")
 }
 
+fn without_datagrams_or_unheld(t: &Transport) -> Option<&'static str> {
+    without_datagrams(t).or_else(|| unheld(t))
+}
+
 fn unheld_or_polled(t: &Transport) -> Option<&'static str> {
     unheld(t).or_else(|| polled(t))
 }
@@ -100,6 +104,10 @@ const SCENARIOS: &[Scenario] = &[
     scenario("past_bars", |t| Box::pin(derived::past_bars(t))),
     scenario("best", |t| Box::pin(derived::best(t))),
     unfit(scenario("datagrams", |t| Box::pin(datagrams::datagrams(t))), without_datagrams),
+    unfit(
+        scenario("datagrams_over_loss", |t| Box::pin(datagrams::datagrams_over_loss(t))),
+        without_datagrams_or_unheld,
+    ),
     scenario("max_rate", |t| Box::pin(limits::max_rate(t))),
     unfit(scenario("max_kbps", |t| Box::pin(limits::max_kbps(t))), unheld),
     scenario("changing_limits", |t| Box::pin(limits::changing_limits(t))),

@@ -1,5 +1,5 @@
-//! A valve between a reader and the service: it stops the bytes that go to the reader, counts them, or cuts the connection
-//! after some of them, wherever in a message that may be.
+//! A valve between a reader and the service: it stops the bytes that go to the reader, counts them, loses some of the packets,
+//! or cuts the connection after some bytes, wherever in a message that may be.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +27,7 @@ pub(crate) struct Valve {
     shared: Arc<Shared>,
 }
 
+#[derive(Default)]
 struct Shared {
     /// Bytes that went to readers.
     bytes: AtomicU64,
@@ -34,6 +35,10 @@ struct Shared {
     connections: AtomicU64,
     /// After how many bytes new connections are cut, as long as there is something here.
     budgets: Mutex<Vec<usize>>,
+    /// One of so many packets to readers is lost; none where this is 0.
+    loses: AtomicU64,
+    /// Packets that were lost so.
+    lost: AtomicU64,
 }
 
 impl Valve {
@@ -44,8 +49,7 @@ impl Valve {
         let service: SocketAddr = service.parse().expect("an address");
         let (shut, is_shut) = watch::channel(false);
         let (cut, is_cut) = watch::channel(0);
-        let shared =
-            Arc::new(Shared { bytes: AtomicU64::new(0), connections: AtomicU64::new(0), budgets: Mutex::default() });
+        let shared = Arc::<Shared>::default();
         let address = if stage.transport.is_quic() {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
             let address = socket.local_addr().expect("bound");
@@ -77,6 +81,16 @@ impl Valve {
     /// What was held back goes on.
     pub(crate) fn open(&self) {
         self.shut.send_replace(false);
+    }
+
+    /// Of the packets of QUIC that go to the readers, one of so many is lost from here on.
+    pub(crate) fn lose_one_of(&self, packets: u64) {
+        self.shared.loses.store(packets, Ordering::SeqCst);
+    }
+
+    /// How many were lost so.
+    pub(crate) fn lost(&self) -> u64 {
+        self.shared.lost.load(Ordering::SeqCst)
     }
 
     /// Ends all connections that there are.

@@ -114,12 +114,16 @@ impl Receiver {
     }
 
     /// From here on nothing is received until that much waits, or [`Self::hurry`] is called, or the shard's end is gone.
-    /// What waits already counts.
+    /// What waits already counts, and is one batch with what follows.
     pub(crate) fn gather(&self, gathering: Gathering) {
         let mut queue = lock(&self.0);
         queue.gathering = Some(gathering);
-        let waiting = std::mem::take(&mut queue.waiting);
+        let mut waiting = std::mem::take(&mut queue.waiting);
         waiting.iter().for_each(|batch| queue.gathered(batch));
+        if let Some((first, rest)) = waiting.make_contiguous().split_first_mut() {
+            rest.iter_mut().for_each(|batch| first.append(batch));
+            waiting.truncate(1);
+        }
         queue.waiting = waiting;
     }
 

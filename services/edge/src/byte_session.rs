@@ -1,6 +1,7 @@
 //! A session on one bidirectional QUIC stream, with datagrams beside it: what WebTransport and QUIC without HTTP share.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -28,20 +29,64 @@ pub(crate) fn form(framing: Framing) -> Form {
     }
 }
 
+/// Whether a path loses packets is looked at after so many batches.
+const LOSS_LOOK: u32 = 64;
+
+/// Where a round trip takes less, what is lost did not find room somewhere, and more of it would make that worse.
+const FAR: Duration = Duration::from_millis(5);
+
 /// Where a session's datagrams go.
 pub(crate) struct Datagrams {
-    pub(crate) connection: Connection,
+    connection: Connection,
     /// What each begins with.
     prefix: Vec<u8>,
+    loss: Loss,
+    /// Batches until that is looked at again.
+    until_look: u32,
     sent: metrics::Counter,
     too_large: metrics::Counter,
+}
+
+/// What a path loses.
+#[derive(Debug, Default)]
+struct Loss {
+    /// Packets that had been sent, and lost, at the last look.
+    before: (u64, u64),
+    is_lossy: bool,
+}
+
+impl Loss {
+    /// So many are enough to tell a path that loses 1 % from one that loses one now and then.
+    const PACKETS: u64 = 512;
+
+    /// It is a path that loses packets, if it has lost that many of them.
+    const LOST: u64 = 3;
+
+    /// So many packets have been sent and lost until now, over a path whose round trip takes that at least.
+    fn look(&mut self, sent: u64, lost: u64, round_trip: Duration) {
+        let (sent_before, lost_before) = self.before;
+        if lost.saturating_sub(lost_before) >= Self::LOST {
+            self.is_lossy = round_trip >= FAR;
+        } else if sent.saturating_sub(sent_before) < Self::PACKETS {
+            return;
+        } else {
+            self.is_lossy = false;
+        }
+        self.before = (sent, lost);
+    }
 }
 
 impl Datagrams {
     /// Each of them begins with `prefix`.
     pub(crate) fn new(connection: Connection, prefix: Vec<u8>) -> Self {
-        let sent = metrics::counter!("ticker_edge_datagrams_total");
-        Self { connection, prefix, sent, too_large: metrics::counter!("ticker_edge_datagrams_too_large_total") }
+        Self {
+            connection,
+            prefix,
+            loss: Loss::default(),
+            until_look: LOSS_LOOK,
+            sent: metrics::counter!("ticker_edge_datagrams_total"),
+            too_large: metrics::counter!("ticker_edge_datagrams_too_large_total"),
+        }
     }
 
     /// How long a message may be to go by datagram: nothing where the reader takes none.
@@ -55,6 +100,17 @@ impl Datagrams {
     async fn send(&self, message: &[u8]) -> bool {
         self.sent.increment(1);
         self.connection.send_datagram_wait([&self.prefix[..], message].concat().into()).await.is_ok()
+    }
+
+    /// Looks now and then whether the path loses packets.
+    fn is_lossy(&mut self) -> bool {
+        self.until_look = self.until_look.saturating_sub(1);
+        if self.until_look == 0 {
+            self.until_look = LOSS_LOOK;
+            let path = self.connection.stats().path;
+            self.loss.look(path.sent_packets, path.lost_packets, path.min_rtt);
+        }
+        self.loss.is_lossy
     }
 }
 
@@ -72,7 +128,7 @@ pub(crate) fn run<'a>(
     framing: Framing,
     send: &'a mut SendStream,
     (first, receive): (Bytes, RecvStream),
-    datagrams: &'a Datagrams,
+    datagrams: &'a mut Datagrams,
 ) -> impl Future<Output = Option<Ended>> + Send + use<'a> {
     async move {
         let (requests, stalled) = (pipe.requests(), pipe.stalled());
@@ -81,6 +137,7 @@ pub(crate) fn run<'a>(
                 // Apart: it is large, and lasts for a moment.
                 let mut pieces = Box::pin(written(&batch, framing, datagrams)).await;
                 drop(batch);
+                pipe.path_is_lossy(datagrams.is_lossy());
                 if send.write_all_chunks(&mut pieces).await.is_err() {
                     return None;
                 }
@@ -188,5 +245,29 @@ fn read(
                 }
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_loses_packets_is_told_from_one_that_lost_some() {
+        let mut loss = Loss::default();
+        let (mut sent, mut lost) = (0, 0);
+        let mut go = |more, more_lost| {
+            (sent, lost) = (sent + more, lost + more_lost);
+            loss.look(sent, lost, FAR);
+            loss.is_lossy
+        };
+        assert!(!go(600, 2), "two of six hundred");
+        assert!(!go(100, 0));
+        assert!(!go(500, 2));
+        assert!(go(100, 3), "three of a hundred");
+        assert!(go(100, 0), "too few to tell");
+        assert!(!go(500, 1), "it has ceased");
+        loss.look(sent + 100, lost + 50, FAR / 2);
+        assert!(!loss.is_lossy, "it is overrun");
     }
 }

@@ -8,7 +8,7 @@
 //! [`websocket`], [`deflate`]; [`asks`] and [`poll`], long polls,
 //! and [`pipe`], the sessions of transports that tasks serve: [`library`], the HTTP library; [`routes`], what it answers, and [`history`], what it asks the fanout for;
 //! [`grpc`], `ticker.v1.MarketData` on the same port; [`tls`] and [`certificate`], the TLS address; [`upgraded`], WebSocket
-//! there and over HTTP/2; [`quic`], [`steering`], [`http3`] and [`frame_limit`], the same address over UDP; [`webtransport`],
+//! there and over HTTP/2; [`quic`], [`steering`], [`pace`], [`http3`] and [`frame_limit`], the same address over UDP; [`webtransport`],
 //! [`byte_session`], [`framing`], sessions there that are no requests; [`rtc`], WebRTC; [`switchboard`], signals between
 //! readers.
 //!
@@ -32,6 +32,7 @@ pub mod history;
 pub mod http1;
 mod http3;
 mod library;
+mod pace;
 pub mod params;
 mod pipe;
 mod poll;
@@ -57,6 +58,7 @@ use std::time::Duration;
 
 pub use certificate::CertificateError;
 pub use config::{Config, Io};
+use pace::Pace;
 use ticker_runtime::admin::BindError;
 use ticker_runtime::{Drain, Health};
 use ticker_session::Limits;
@@ -201,12 +203,14 @@ impl Edge {
                     quic::endpoints(sockets.udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;
                 let alternative = |service| routes::with_alternative(service, addr.port());
                 service = alternative(service);
+                let pace = Arc::<Pace>::default();
                 let count = endpoints.len();
                 let served = endpoints.into_iter().enumerate().map(|(index, endpoint)| {
-                    let web = web.of_endpoint(index, count);
+                    let web = web.of_endpoint(index, count, &pace);
                     quic::Served { endpoint, service: alternative(routes::service(web.clone())), web }
                 });
                 connections.spawn(quic::serve(served.collect(), limits, drain.clone()));
+                tokio::spawn(pace::keep(pace, drain.clone()));
             }
             let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false, false);
             let limits = tls::Limits { connections_max: config.tls_connections_max, write_timeout };
@@ -431,6 +435,16 @@ fn describe_metrics() {
     );
     describe_counter!("ticker_edge_http3_requests_total", Unit::Count, "Requests over HTTP/3.");
     describe_gauge!("ticker_edge_webtransport_sessions", Unit::Count, "Sessions over WebTransport.");
+    describe_counter!(
+        "ticker_edge_lossy_paths_total",
+        Unit::Count,
+        "Times that a reader's path was found to lose packets: what goes to it by datagram is repeated sooner."
+    );
+    describe_gauge!(
+        "ticker_edge_quic_gathering_seconds",
+        Unit::Seconds,
+        "How long messages are gathered into a QUIC packet: longer the busier the process."
+    );
     describe_counter!("ticker_edge_datagrams_total", Unit::Count, "Messages that went as QUIC datagrams.");
     describe_counter!(
         "ticker_edge_datagrams_too_large_total",

@@ -8,9 +8,11 @@ use ticker_proto::{Code, Encoded, Form};
 use ticker_session::catalogue::Refusal;
 use ticker_session::{Closing, Ending};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::batches::{self, Gathering};
 use crate::command::{Command, OpenPipe, PipeId, PipeState, ShardHandle, Stalled};
+use crate::pace::PACKET_BYTES;
 
 /// A session, read as batches of messages.
 #[derive(Debug)]
@@ -22,8 +24,12 @@ pub(crate) struct Pipe {
     stalled: Stalled,
     /// Taken out, and not given yet.
     held: Option<Vec<Encoded>>,
+    /// When messages were last taken out, where they are gathered.
+    taken: Option<Instant>,
     /// The shard is to be told that there is room.
     owes: bool,
+    /// The shard has been told that the path loses packets.
+    is_lossy: bool,
 }
 
 impl Pipe {
@@ -70,13 +76,13 @@ impl Pipe {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, state, stalled, held: None, owes: false })
+        Ok(Self { shard, id, messages, state, stalled, held: None, taken: None, owes: false, is_lossy: false })
     }
 
     /// The next messages; `None` when the session is over. Safe to cancel: nothing is lost.
     pub(crate) async fn next(&mut self) -> Option<Vec<Encoded>> {
         if self.held.is_none() {
-            self.held = self.messages.next().await;
+            self.held = self.taken_out().await;
         }
         self.owes |= self.state.blocked.swap(false, Ordering::AcqRel);
         if self.owes {
@@ -85,6 +91,27 @@ impl Pipe {
             self.owes = false;
         }
         self.held.take()
+    }
+
+    /// What follows the last messages closely is taken out together, up to a packet of it, where the pace says so; what comes
+    /// after a pause at once.
+    async fn taken_out(&mut self) -> Option<Vec<Encoded>> {
+        let gathering = self.shard.gathering();
+        if gathering.is_zero() {
+            return self.messages.next().await;
+        }
+        let now = Instant::now();
+        if let Some(due) = self.taken.map(|taken| taken + gathering).filter(|due| now < *due) {
+            self.messages.gather(Gathering { room: PACKET_BYTES, size: |one| one.bytes.len() });
+            if let Ok(next) = tokio::time::timeout_at(due, self.messages.next()).await {
+                self.taken = Some(Instant::now());
+                return next;
+            }
+            self.messages.hurry();
+        }
+        let next = self.messages.next().await;
+        self.taken = Some(Instant::now());
+        next
     }
 
     /// [`Pipe::next`] is to wait for that much, until [`Pipe::hurry`].
@@ -100,6 +127,14 @@ impl Pipe {
     /// The reader is to hear a heartbeat soon.
     pub(crate) fn heartbeat(&self) {
         self.shard.hint(Command::Heartbeat(self.id));
+    }
+
+    /// The path to the reader loses packets, or does so no more.
+    pub(crate) fn path_is_lossy(&mut self, is_lossy: bool) {
+        if self.is_lossy != is_lossy && self.shard.offer(Command::Lossy { pipe: self.id, is_lossy }) {
+            self.is_lossy = is_lossy;
+            metrics::counter!("ticker_edge_lossy_paths_total").increment(u64::from(is_lossy));
+        }
     }
 
     /// Told when the reader has taken nothing for too long. [`Pipe::closing`] says the rest.
@@ -141,5 +176,56 @@ impl Requests {
     /// Ends the session: what its reader sends cannot be read.
     pub(crate) async fn end(&self, ending: Ending) {
         self.shard.tell(Command::End { pipe: self.id, ending }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::sync_channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pace::Pace;
+
+    /// A pipe of a busy process, and the shard's end of it.
+    fn paced() -> (batches::Sender, Pipe, Duration) {
+        let poll = mio::Poll::new().expect("the kernel has one more");
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("likewise");
+        let (commands, _) = sync_channel(1);
+        let pace = Arc::<Pace>::default();
+        (0..32).for_each(|_| pace.used(1.0));
+        let shard = ShardHandle::new(commands, Arc::new(waker), Arc::<AtomicBool>::default()).paced(&pace);
+        let (sender, messages) = batches::queue();
+        let (state, stalled) = (Arc::default(), Stalled::default());
+        let id = PipeId { key: 0, generation: 0 };
+        (
+            sender,
+            Pipe { shard, id, messages, state, stalled, held: None, taken: None, owes: false, is_lossy: false },
+            pace.gathering(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_closely_goes_together_and_what_comes_after_a_pause_at_once() {
+        let (sender, mut pipe, gathering) = paced();
+        let send = |text: &'static str| sender.try_send(vec![Encoded::one(text.into())]).expect("there is room");
+        let mut next = async || {
+            let began = Instant::now();
+            let bytes: Vec<u8> =
+                pipe.next().await.expect("it goes on").iter().flat_map(|one| one.bytes.to_vec()).collect();
+            (String::from_utf8(bytes).expect("text"), began.elapsed())
+        };
+        send("a");
+        assert_eq!(next().await, ("a".into(), Duration::ZERO));
+        send("b");
+        send("c");
+        let (text, took) = next().await;
+        assert_eq!(text, "bc");
+        // Timers count in milliseconds.
+        assert!(took >= gathering && took <= gathering + Duration::from_millis(1), "{took:?}");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        send("d");
+        assert_eq!(next().await, ("d".into(), Duration::ZERO));
     }
 }

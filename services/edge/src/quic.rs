@@ -274,8 +274,8 @@ async fn session(connection: Connection, shared: Arc<Shared>) {
                 return Some(Ended { code: refusal.code.websocket_close(), reason });
             }
         };
-        let datagrams = Datagrams::new(connection.clone(), Vec::new());
-        let ended = byte_session::run(&mut pipe, framing, &mut send, (Bytes::new(), receive), &datagrams).await;
+        let mut datagrams = Datagrams::new(connection.clone(), Vec::new());
+        let ended = byte_session::run(&mut pipe, framing, &mut send, (Bytes::new(), receive), &mut datagrams).await;
         if ended.is_some() {
             // The end of the connection must not overtake its last words.
             let _ = tokio::time::timeout(LAST_PACKETS_MAX, send.stopped()).await;

@@ -26,6 +26,7 @@ use crate::certificate::Certificates;
 use crate::command::{Ask, Command, ShardHandle, Stalled};
 use crate::history::{self, History};
 use crate::library::Connections;
+use crate::pace::Pace;
 use crate::params::{self, Params};
 use crate::pipe::Pipe;
 use crate::upstream::SharedDirectory;
@@ -58,8 +59,8 @@ pub(crate) struct Secure {
 
 impl Web {
     /// The same for the sessions of one of `count` QUIC endpoints: see [`steering::shards_of`].
-    pub(crate) fn of_endpoint(&self, index: usize, count: usize) -> Self {
-        let own = steering::shards_of(index, count, self.shards.len()).map(|shard| self.shards[shard].clone());
+    pub(crate) fn of_endpoint(&self, index: usize, count: usize, pace: &Arc<Pace>) -> Self {
+        let own = steering::shards_of(index, count, self.shards.len()).map(|shard| self.shards[shard].paced(pace));
         Self { shards: own.collect(), turn: Arc::default(), ..self.clone() }
     }
 

@@ -485,6 +485,11 @@ impl Shard {
                     self.hub.heartbeat(session);
                 }
             }
+            Command::Lossy { pipe, is_lossy } => {
+                if let Some(session) = self.pipe(pipe).map(|p| p.session) {
+                    self.hub.path_is_lossy(session, is_lossy);
+                }
+            }
             Command::Close(pipe) => {
                 if self.pipe(pipe).is_some() {
                     self.drop_pipe(pipe.key);

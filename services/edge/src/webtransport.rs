@@ -211,7 +211,7 @@ fn serve(
     mut pipe: Pipe,
     framing: Framing,
     waiting: oneshot::Receiver<SessionStream>,
-    datagrams: Datagrams,
+    mut datagrams: Datagrams,
 ) -> impl Future<Output = ()> + Send {
     // Not a function that is `async`: that would keep two places for each of these.
     let (mut send, mut receive) = stream.split();
@@ -223,7 +223,7 @@ fn serve(
                 return Some(Ended { code: Code::BadRequest.websocket_close(), reason });
             };
             let SessionStream { mut send, receive, first, .. } = stream;
-            let ended = byte_session::run(&mut pipe, framing, &mut send, (first, receive), &datagrams).await;
+            let ended = byte_session::run(&mut pipe, framing, &mut send, (first, receive), &mut datagrams).await;
             if ended.is_some() {
                 // The end of the session must not overtake its last words.
                 let _ = Box::pin(tokio::time::timeout(CLOSING_MAX, send.stopped())).await;

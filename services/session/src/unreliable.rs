@@ -13,6 +13,9 @@ use crate::topic::TopicState;
 /// changes more often is hardly ever repeated.
 const FIRST_QUIET_MS: u32 = 200;
 
+/// Before that already after so much, where the path loses packets.
+const LOSSY_QUIET_MS: u32 = 5;
+
 /// After so much it is repeated again; then after twice as much, and so on up to the heartbeat's interval.
 const QUIET_MS: u32 = 1_000;
 
@@ -23,6 +26,8 @@ pub(crate) struct Unreliable {
     repeats: Vec<Repeat>,
     /// The earliest of them.
     next: Time,
+    /// The path loses packets.
+    is_lossy: bool,
 }
 
 /// When the newest value goes out again.
@@ -36,7 +41,7 @@ const NONE: Repeat = Repeat { at: Time(i64::MAX), quiet_ms: 0 };
 
 impl Default for Unreliable {
     fn default() -> Self {
-        Self { repeats: Vec::new(), next: NONE.at }
+        Self { repeats: Vec::new(), next: NONE.at, is_lossy: false }
     }
 }
 
@@ -48,7 +53,8 @@ impl Unreliable {
         }
         let before = self.repeats[sub].quiet_ms;
         let quiet_ms = match (again, before) {
-            (false, _) => FIRST_QUIET_MS,
+            (false, _) if self.is_lossy => LOSSY_QUIET_MS,
+            (false, _) | (true, LOSSY_QUIET_MS) => FIRST_QUIET_MS,
             (true, FIRST_QUIET_MS) => QUIET_MS,
             (true, _) => before.saturating_mul(2).min(heartbeat_ms).max(QUIET_MS),
         };
@@ -72,6 +78,14 @@ impl Hub {
     pub fn allow_datagrams(&mut self, id: SessionId) {
         if let Some(key) = self.key(id) {
             self.sessions[key].unreliable = Some(Box::default());
+        }
+    }
+
+    /// The path to such a session's reader loses packets, or does so no more. While it does, what is lost is late by a little,
+    /// and not until the next of its topic.
+    pub fn path_is_lossy(&mut self, id: SessionId, is_lossy: bool) {
+        if let Some(unreliable) = self.key(id).and_then(|key| self.sessions[key].unreliable.as_mut()) {
+            unreliable.is_lossy = is_lossy;
         }
     }
 

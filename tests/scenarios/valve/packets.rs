@@ -64,6 +64,8 @@ struct Back {
 impl Back {
     async fn pass(mut self, is_shut: watch::Receiver<bool>, mut is_cut: watch::Receiver<u64>, shared: Arc<Shared>) {
         let mut buffer = vec![0; PACKET_BYTES];
+        // Not every so many-th: what comes in a rhythm might lose each beat of it.
+        let mut rng = fastrand::Rng::with_seed(self.number);
         loop {
             let received = tokio::select! {
                 received = self.way.recv(&mut buffer) => received,
@@ -71,6 +73,11 @@ impl Back {
             };
             let Ok(size) = received else { continue };
             if *is_shut.borrow() {
+                continue;
+            }
+            let loses = shared.loses.load(Ordering::SeqCst);
+            if loses > 0 && rng.u64(0..loses) == 0 {
+                shared.lost.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
             if self.left < size {

@@ -136,6 +136,20 @@ fn the_newest_value_is_repeated_less_and_less_often_until_there_is_news() {
 }
 
 #[test]
+fn over_a_path_that_loses_packets_it_is_repeated_soon() {
+    let mut scene = Scene::new(&["quote/kraken/AAA"], None);
+    scene.sent();
+    scene.hub.path_is_lossy(scene.id, true);
+    scene.publish(&[quote(8, "2")]);
+    assert_eq!(scene.sent().len(), 1);
+    assert_eq!(scene.times(4), [5, 205, 1_205, 3_205]);
+    scene.hub.path_is_lossy(scene.id, false);
+    scene.publish(&[quote(9, "3")]);
+    assert_eq!(scene.sent().len(), 1);
+    assert_eq!(scene.times(2), [200, 1_200]);
+}
+
+#[test]
 fn that_nothing_can_be_trusted_is_never_lost() {
     let mut scene = Scene::new(&["quote/kraken/AAA"], None);
     scene.sent();
