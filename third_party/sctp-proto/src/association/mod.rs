@@ -1,3 +1,4 @@
+use crate::association::delivery::Delivery;
 use crate::association::state::{AckMode, AckState, AssociationState};
 use crate::association::stats::AssociationStats;
 use crate::chunk::Chunk;
@@ -59,6 +60,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 use thiserror::Error;
 
+mod delivery;
 pub(crate) mod state;
 pub(crate) mod stats;
 pub(crate) mod stream;
@@ -300,6 +302,7 @@ pub struct Association {
     partial_bytes_acked: u32,
     pub(crate) in_fast_recovery: bool,
     fast_recover_exit_point: u32,
+    delivery: Delivery,
 
     // Chunks stored for retransmission
     stored_init: Option<ChunkInit>,
@@ -401,6 +404,7 @@ impl Default for Association {
             partial_bytes_acked: 0,
             in_fast_recovery: false,
             fast_recover_exit_point: 0,
+            delivery: Delivery::default(),
 
             // Chunks stored for retransmission
             stored_init: None,
@@ -2542,6 +2546,7 @@ impl Association {
         // Peer delivery earns congestion credit even after its stream was reset.
         // Application credit below belongs only to the current stream generation.
         let total_bytes_acked = (outstanding_before - self.outbound_queue.inflight_bytes()) as i64;
+        self.delivery.acked(total_bytes_acked as u64, now);
 
         let mut cum_tsn_ack_point_advanced = false;
         if sna32lt(self.cumulative_tsn_ack_point, d.cumulative_tsn_ack) {
@@ -3053,6 +3058,7 @@ impl Association {
                         self.min_tsn2measure_rtt = self.my_next_tsn;
                         if let Some(since) = &c.since {
                             let rtt = now.duration_since(*since);
+                            self.delivery.round_trip(rtt);
                             let srtt = self.rto_mgr.set_new_rtt(rtt.as_millis() as u64);
                             trace!(
                                 "[{}] SACK: measured-rtt={} srtt={} new-rto={}",
@@ -3116,6 +3122,7 @@ impl Association {
                             self.min_tsn2measure_rtt = self.my_next_tsn;
                             if let Some(since) = &c.since {
                                 let rtt = now.duration_since(*since);
+                                self.delivery.round_trip(rtt);
                                 let srtt = self.rto_mgr.set_new_rtt(rtt.as_millis() as u64);
                                 trace!(
                                     "[{}] SACK: measured-rtt={} srtt={} new-rto={}",
@@ -3227,63 +3234,64 @@ impl Association {
         }
     }
 
+    /// RFC 9260 §7.2.3 has half of the window; what the path is known to hold may be more.
+    fn window_after_loss(&self) -> u32 {
+        let holds = self.delivery.holds().unwrap_or(0).min(self.cwnd);
+        holds.max(self.cwnd / 2).max(4 * self.mtu)
+    }
+
     fn process_fast_retransmission(
         &mut self,
         cum_tsn_ack_point: u32,
         htna: u32,
         cum_tsn_ack_point_advanced: bool,
     ) -> Result<()> {
-        // HTNA algorithm - RFC 4960 Sec 7.2.4
-        // Increment missIndicator of each chunks that the SACK reported missing
-        // when either of the following is met:
-        // a)  Not in fast-recovery
-        //     miss indications are incremented only for missing TSNs prior to the
-        //     highest TSN newly acknowledged in the SACK.
-        // b)  In fast-recovery AND the Cumulative TSN Ack Point advanced
+        // HTNA algorithm - RFC 9260 Sec 7.2.4
+        // Increment missIndicator of each chunks that the SACK reported missing:
+        // a)  miss indications are incremented only for missing TSNs prior to the
+        //     highest TSN newly acknowledged in the SACK;
+        // b)  in fast-recovery AND where the Cumulative TSN Ack Point advanced
         //     the miss indications are incremented for all TSNs reported missing
         //     in the SACK.
-        if !self.in_fast_recovery || cum_tsn_ack_point_advanced {
-            let max_tsn = if !self.in_fast_recovery {
-                // a) increment only for missing TSNs prior to the HTNA
-                htna
-            } else {
-                // b) increment for all TSNs reported missing
-                cum_tsn_ack_point
-                    .wrapping_add(self.outbound_queue.inflight_len() as u32)
-                    .wrapping_add(1)
-            };
+        let max_tsn = if self.in_fast_recovery && cum_tsn_ack_point_advanced {
+            cum_tsn_ack_point
+                .wrapping_add(self.outbound_queue.inflight_len() as u32)
+                .wrapping_add(1)
+        } else {
+            htna
+        };
 
-            let mut tsn = cum_tsn_ack_point.wrapping_add(1);
-            while sna32lt(tsn, max_tsn) {
-                if let Some(c) = self.outbound_queue.get_mut(tsn) {
-                    if !c.acked && !c.abandoned && c.miss_indicator < 3 {
-                        c.miss_indicator += 1;
-                        if c.miss_indicator == 3 && !self.in_fast_recovery {
-                            // 2)  If not in Fast Recovery, adjust the ssthresh and cwnd of the
-                            //     destination address(es) to which the missing DATA chunks were
-                            //     last sent, according to the formula described in Section 7.2.3.
-                            self.in_fast_recovery = true;
-                            self.fast_recover_exit_point = htna;
-                            self.ssthresh = core::cmp::max(self.cwnd / 2, 4 * self.mtu);
-                            self.cwnd = self.ssthresh;
-                            self.partial_bytes_acked = 0;
-                            self.will_retransmit_fast = true;
+        let mut tsn = cum_tsn_ack_point.wrapping_add(1);
+        while sna32lt(tsn, max_tsn) {
+            if let Some(c) = self.outbound_queue.get_mut(tsn) {
+                if !c.acked && !c.abandoned && c.miss_indicator < 3 {
+                    c.miss_indicator += 1;
+                    // Another than the first of this recovery goes (or is abandoned) too.
+                    self.will_retransmit_fast |= c.miss_indicator == 3;
+                    if c.miss_indicator == 3 && !self.in_fast_recovery {
+                        // 2)  If not in Fast Recovery, adjust the ssthresh and cwnd of the
+                        //     destination address(es) to which the missing DATA chunks were
+                        //     last sent, according to the formula described in Section 7.2.3.
+                        self.in_fast_recovery = true;
+                        self.fast_recover_exit_point = htna;
+                        self.ssthresh = self.window_after_loss();
+                        self.cwnd = self.ssthresh;
+                        self.partial_bytes_acked = 0;
 
-                            trace!(
-                                "[{}] updated cwnd={} ssthresh={} inflight={} (FR)",
-                                self.side,
-                                self.cwnd,
-                                self.ssthresh,
-                                self.outbound_queue.inflight_bytes()
-                            );
-                        }
+                        trace!(
+                            "[{}] updated cwnd={} ssthresh={} inflight={} (FR)",
+                            self.side,
+                            self.cwnd,
+                            self.ssthresh,
+                            self.outbound_queue.inflight_bytes()
+                        );
                     }
-                } else {
-                    return Err(Error::ErrTsnRequestNotExist);
                 }
-
-                tsn = tsn.wrapping_add(1);
+            } else {
+                return Err(Error::ErrTsnRequestNotExist);
             }
+
+            tsn = tsn.wrapping_add(1);
         }
 
         if self.in_fast_recovery && cum_tsn_ack_point_advanced {
@@ -4368,7 +4376,7 @@ impl Association {
                 //      ssthresh = max(cwnd/2, 4*MTU)
                 //      cwnd = 1*MTU
 
-                self.ssthresh = core::cmp::max(self.cwnd / 2, 4 * self.mtu);
+                self.ssthresh = self.window_after_loss();
                 self.cwnd = self.mtu;
                 trace!(
                     "[{}] updated cwnd={} ssthresh={} inflight={} (RTO)",
