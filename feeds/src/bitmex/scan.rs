@@ -101,6 +101,11 @@ fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
 }
 
 fn row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
+    let mut ahead = *scan;
+    if let Some(row) = usual_row(&mut ahead) {
+        *scan = ahead;
+        return Some(row);
+    }
     let (mut symbol, mut id, mut side, mut size, mut price, mut timestamp) = (None, None, None, None, None, None);
     scan.fields(|scan, key| match key {
         b"symbol" => fill(&mut symbol, scan.text()),
@@ -119,6 +124,34 @@ fn row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
         price: price.map(Number),
         timestamp: Cow::Borrowed(timestamp.unwrap_or_default()),
     })
+}
+
+/// A row whose fields come in the order that the venue writes them in.
+fn usual_row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
+    scan.eat(b"{\"symbol\":\"")?;
+    let symbol = Cow::Borrowed(scan.until_quote()?);
+    scan.eat(b",\"id\":")?;
+    let id = scan.whole()?;
+    scan.eat(b",\"side\":\"")?;
+    let side = Cow::Borrowed(match scan.eat(b"Sell\"") {
+        Some(()) => "Sell",
+        None => scan.eat(b"Buy\"").map(|()| "Buy")?,
+    });
+    let (mut size, mut price, mut timestamp) = (None, None, "");
+    if scan.eat(b",\"size\":").is_some() {
+        size = Some(Number(scan.number()?));
+    }
+    if scan.eat(b",\"price\":").is_some() {
+        price = Some(Number(scan.number()?));
+    }
+    if scan.eat(b",\"timestamp\":\"").is_some() {
+        timestamp = scan.until_quote()?;
+    }
+    if scan.eat(b",\"transactTime\":").is_some() {
+        scan.pass_over()?;
+    }
+    scan.eat(b"}")?;
+    Some(Row { symbol, id, side, size, price, timestamp: Cow::Borrowed(timestamp) })
 }
 
 #[cfg(test)]
