@@ -8,21 +8,29 @@ use crate::depth::{Audit, DepthSync};
 use crate::keeper::{Keeper, Stamp, Wrong};
 use crate::{Fault, Out};
 
-/// The snapshot came that [`DepthSync::begin_audit`] was for, with its last update. One of a moment that cannot be reached
-/// says nothing; the next turn's may.
+/// The differences of what a snapshot has come within so many milliseconds after it, if they come at all.
+pub(crate) const REACHED_MAX_MS: i64 = 15_000;
+
+/// The snapshot came that [`DepthSync::begin_audit`] was for, with its last update.
 pub(crate) fn answered(
     sync: &mut DepthSync,
     keeper: &mut Keeper,
-    (id, snapshot): (u64, &Levels),
+    (id, snapshot): (u64, Levels),
     recv: Time,
     out: &mut Out,
 ) {
-    let Audit::After(changes) = sync.audit(id) else { return };
-    match audit(keeper.book(), snapshot, &changes) {
-        Ok(()) => keeper.verified(recv),
+    sync.hold(id, snapshot, recv.plus_millis(REACHED_MAX_MS));
+    settle(sync, keeper, recv, out);
+}
+
+/// Compares the live book with the snapshot that is held, if there is one and the book has reached it, or should have.
+pub(crate) fn settle(sync: &mut DepthSync, keeper: &mut Keeper, now: Time, out: &mut Out) {
+    let Some(Audit { snapshot, changes }) = sync.audit(now) else { return };
+    match audit(keeper.book(), &snapshot, &changes) {
+        Ok(()) => keeper.verified(now),
         Err(wrong) => {
             sync.reset();
-            keeper.fault(wrong, Stamp::here(recv), out);
+            keeper.fault(wrong, Stamp::here(now), out);
         }
     }
 }

@@ -228,6 +228,7 @@ impl Binance {
                 if !keeper.update(&diff.levels, prove, Stamp { ts, recv }, out) {
                     own.sync.reset();
                 }
+                audit::settle(&mut own.sync, keeper, recv, out);
                 doubtful = keeper.is_live() && own.is_doubtful(keeper.book());
                 out.recycle(diff.levels);
             }
@@ -327,7 +328,7 @@ impl Binance {
         let Some((keeper, own)) = native.and_then(|native| self.keep(&native, out)) else { return };
         let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
         if own.sync.is_audited() && keeper.is_live() {
-            audit::answered(&mut own.sync, keeper, (snapshot.id, &levels), recv, out);
+            audit::answered(&mut own.sync, keeper, (snapshot.id, levels), recv, out);
             return self.fetch_due(recv, out);
         }
         if own.sync.is_synced() || keeper.is_stale() {

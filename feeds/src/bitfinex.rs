@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use hashbrown::HashMap;
+use ticker_market::book::BookSide;
 use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade, decimal};
 
 use self::names::{native, normal};
@@ -25,6 +26,7 @@ use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::sequence::{Place, Sequence};
 use crate::wire::undecodable;
+use crate::written::Written;
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Levels a side that are subscribed to when live: the most that the venue gives.
@@ -57,13 +59,21 @@ const BULK_UPDATES: u64 = 536_870_912;
 #[derive(Debug)]
 pub struct Bitfinex {
     roster: Roster,
-    /// Changes that wait, by the instrument's number.
-    waiting: Vec<Levels>,
+    /// What only Bitfinex keeps of an instrument, by its number.
+    own: Vec<Own>,
     listing: Listing,
     list: Resync,
     conns: HashMap<Conn, Link>,
     /// Once for all connections, because a new one has a new name.
     reconnect: Resync,
+}
+
+#[derive(Debug)]
+struct Own {
+    /// Changes that wait.
+    waiting: Levels,
+    /// What the checksum is over.
+    written: Written,
 }
 
 /// What is known of a connection.
@@ -95,7 +105,7 @@ impl Bitfinex {
         let ways = Ways { integrity: Integrity::Verified, quotes: QuoteSource::Ticker };
         Self {
             roster: Roster::new("bitfinex", ways, symbols),
-            waiting: Vec::new(),
+            own: Vec::new(),
             listing: Listing::default(),
             list: Resync::default(),
             conns: HashMap::new(),
@@ -108,14 +118,15 @@ impl Bitfinex {
         self.roster.iter().find(|k| k.instrument().native == native && k.is_live()).map(|k| k.book())
     }
 
-    fn keep(&mut self, native: &str, out: &mut Out) -> Option<(&mut Keeper, &mut Levels)> {
+    fn keep(&mut self, native: &str, out: &mut Out) -> Option<(&mut Keeper, &mut Own)> {
         let describe = || self.listing.describe(native, || normal(native));
         let keeper = self.roster.keep(native, describe, out)?;
         let number = keeper.number() as usize;
-        if self.waiting.len() <= number {
-            self.waiting.resize(number + 1, Levels::default());
+        if self.own.len() <= number {
+            let own = || Own { waiting: Levels::default(), written: Written::new(CHECKSUM_LEVELS, write_level) };
+            self.own.resize_with(number + 1, own);
         }
-        Some((keeper, &mut self.waiting[number]))
+        Some((keeper, &mut self.own[number]))
     }
 
     fn channel(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
@@ -217,7 +228,7 @@ impl Bitfinex {
 
     fn levels(&mut self, conn: Conn, native: &str, list: &[WireLevel], snapshot: bool, recv: Time, out: &mut Out) {
         let broken = self.conns.get(&conn).is_some_and(|link| link.sequence.broken);
-        let Some((keeper, waiting)) = self.keep(native, out) else { return };
+        let Some((keeper, Own { waiting, .. })) = self.keep(native, out) else { return };
         keeper.heard(conn, recv, out);
         if !snapshot && (keeper.owner() != Some(conn) || !keeper.is_live()) {
             return;
@@ -241,9 +252,9 @@ impl Bitfinex {
     }
 
     fn checksum(&mut self, conn: Conn, native: &str, expected: i64, recv: Time, out: &mut Out) {
-        let Some((keeper, waiting)) = self.keep(native, out) else { return };
+        let Some((keeper, Own { waiting, written })) = self.keep(native, out) else { return };
         if keeper.owner() == Some(conn) && keeper.is_live() {
-            keeper.update(waiting, |book| prove(book, expected), Stamp::here(recv), out);
+            keeper.update(waiting, |book| prove(written, book, expected), Stamp::here(recv), out);
             waiting.bids.clear();
             waiting.asks.clear();
         }
@@ -489,8 +500,13 @@ fn crosses(book: &Book, changes: &Levels) -> bool {
     matches!((bid, ask), (Some(bid), Some(ask)) if bid >= ask)
 }
 
-fn prove(book: &Book, expected: i64) -> Result<(), Wrong> {
-    let found = i64::from(checksum(book).cast_signed());
+/// Is the checksum of the documents (docs.bitfinex.com/docs/ws-websocket-checksum) what was expected? It is CRC-32 over price
+/// and amount of the 25 best bids and asks in turn, joined by colons.
+fn prove(written: &mut Written, book: &Book, expected: i64) -> Result<(), Wrong> {
+    written.renew(book);
+    let text = written.in_turn();
+    // A colon is behind each, and the last joins nothing.
+    let found = i64::from(crc32fast::hash(text.strip_suffix(b":").unwrap_or(text)).cast_signed());
     if found == expected {
         return Ok(());
     }
@@ -498,27 +514,15 @@ fn prove(book: &Book, expected: i64) -> Result<(), Wrong> {
     Err(Wrong { fault: Fault::Checksum, detail })
 }
 
-/// The checksum of the documents (docs.bitfinex.com/docs/ws-websocket-checksum): CRC-32 over price and amount of the 25
-/// best bids and asks in turn, joined by colons; asks have amounts below zero, and numbers are as JavaScript writes them.
-pub fn checksum(book: &Book) -> u32 {
-    let mut text = Vec::with_capacity(2_048);
-    let (mut bids, mut asks) = (book.bids().take(CHECKSUM_LEVELS), book.asks().take(CHECKSUM_LEVELS));
-    loop {
-        let (bid, ask) = (bids.next(), asks.next());
-        if bid.is_none() && ask.is_none() {
-            break;
-        }
-        for (level, sign) in [(bid, ""), (ask, "-")] {
-            let Some(level) = level else { continue };
-            write_script_number(&mut text, level.price);
-            text.push(b':');
-            text.extend_from_slice(sign.as_bytes());
-            write_script_number(&mut text, level.size);
-            text.push(b':');
-        }
+/// Asks have amounts below zero, and numbers are as JavaScript writes them.
+fn write_level(text: &mut Vec<u8>, side: BookSide, level: &Level) {
+    write_script_number(text, level.price);
+    text.push(b':');
+    if side == BookSide::Ask {
+        text.push(b'-');
     }
-    text.pop();
-    crc32fast::hash(&text)
+    write_script_number(text, level.size);
+    text.push(b':');
 }
 
 /// As JavaScript writes numbers: without trailing zeros, and below a millionth with an exponent.

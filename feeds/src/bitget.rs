@@ -17,7 +17,7 @@ use ticker_market::{Decimal, Integrity, Levels, Side, Time, Trade};
 use self::names::{Kind, native};
 use self::wire::{Answer, Arg, BookData, Envelope, Integer, Listed, Ticker, WireTrade};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
-use crate::okx::prove;
+use crate::okx::Proof;
 use crate::resync::{Budget, RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::wire::{MaybeQuoted, is_object, side_of_quote, undecodable};
@@ -62,8 +62,7 @@ struct Own {
     trades_begun: bool,
     /// Trades that the venue gave no id.
     unnamed: u64,
-    /// Room for what a checksum is over.
-    text: Vec<u8>,
+    proof: Proof,
 }
 
 impl Bitget {
@@ -174,13 +173,13 @@ impl Bitget {
         let levels = Levels { bids, asks, ..Levels::default() };
         if snapshot {
             own.last = seq;
-            keeper.snapshot(conn, levels, |book| prove(&mut own.text, book, checksum), stamp, out);
+            keeper.snapshot(conn, levels, |book| own.proof.prove(book, checksum), stamp, out);
         } else if keeper.owner() == Some(conn) && keeper.is_live() {
             let before = book.pseq.map(|pseq| pseq.0).filter(|pseq| *pseq != 0);
             match place(own.last, before, seq) {
                 Place::Next => {
                     own.last = seq.or(own.last);
-                    keeper.update(&levels, |book| prove(&mut own.text, book, checksum), stamp, out);
+                    keeper.update(&levels, |book| own.proof.prove(book, checksum), stamp, out);
                 }
                 Place::Again => {}
                 Place::Gap(detail) => keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out),

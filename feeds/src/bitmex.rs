@@ -110,7 +110,7 @@ struct WireQuote<'a> {
 }
 
 /// `trade`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 struct WireTrade<'a> {
     #[serde(borrow)]
     timestamp: Cow<'a, str>,
@@ -181,6 +181,15 @@ impl Bitmex {
             self.resync_due(recv, out);
             return Ok(());
         }
+        if let Some(frame) = scan::partial(bytes) {
+            self.partial(conn, frame.symbol, frame.rows, recv, out);
+            self.resync_due(recv, out);
+            return Ok(());
+        }
+        if let Some(trades) = scan::trades(bytes) {
+            trades.for_each(|trade| self.trade(conn, false, &trade, recv, out));
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         if let Some(error) = envelope.error {
             out.reports.push(Report { fault: Fault::Refused, native: None, detail: error.into_owned() });
@@ -193,7 +202,7 @@ impl Bitmex {
                 if envelope.action == "partial" {
                     let of = envelope.filter.map(|f| f.symbol).or_else(|| rows.first().map(|r| r.symbol.clone()));
                     if let Some(native) = of {
-                        self.partial(conn, &native, &rows, recv, out);
+                        self.partial(conn, &native, rows.into_iter(), recv, out);
                     }
                 } else {
                     // Rows of one frame are of one symbol, or of several one after the other.
@@ -226,21 +235,29 @@ impl Bitmex {
     }
 
     /// The whole book.
-    fn partial(&mut self, conn: Conn, native: &str, rows: &[Row<'_>], recv: Time, out: &mut Out) {
+    fn partial<'a>(
+        &mut self,
+        conn: Conn,
+        native: &str,
+        rows: impl Iterator<Item = Row<'a>>,
+        recv: Time,
+        out: &mut Out,
+    ) {
         let Some((keeper, own)) = self.keep(native, out) else { return };
         keeper.with_book();
         keeper.heard(conn, recv, out);
         own.rows.clear();
-        let mut levels = Levels::default();
-        for row in rows.iter().filter(|row| row.symbol == native) {
-            let (Some(side), Some(price), Some(size)) = (side(row), row.price, row.size) else {
+        let (mut levels, mut ts) = (Levels::default(), None);
+        for row in rows.filter(|row| row.symbol == native) {
+            ts = ts.max(Time::parse_rfc3339(&row.timestamp));
+            let (Some(side), Some(price), Some(size)) = (side(&row), row.price, row.size) else {
                 let detail = format!("row {} of a partial without side, price or size", row.id);
                 return keeper.fault(Wrong { fault: Fault::Undecodable, detail }, Stamp::here(recv), out);
             };
             own.rows.insert(row.id, (side, price.0));
             list(&mut levels, side).push(Level { price: price.0, size: size.0 });
         }
-        if !keeper.snapshot(conn, levels, |_| Ok(()), stamp(rows, recv), out) {
+        if !keeper.snapshot(conn, levels, |_| Ok(()), Stamp { ts, recv }, out) {
             own.rows.clear();
         }
         self.refresh.begin(recv);

@@ -182,6 +182,7 @@ impl Bitstamp {
                     own.sync.reset();
                 }
                 out.recycle(diff.levels);
+                audit::settle(&mut own.sync, keeper, recv, out);
             }
             Step::Buffered => {
                 if !keeper.resync.is_asked() {
@@ -330,7 +331,7 @@ impl Bitstamp {
         let Some((keeper, own)) = self.keep(native, out) else { return };
         let levels = Levels { bids: snapshot.bids.0, asks: snapshot.asks.0, ..Levels::default() };
         if own.sync.is_audited() && keeper.is_live() {
-            audit::answered(&mut own.sync, keeper, (id, &levels), recv, out);
+            audit::answered(&mut own.sync, keeper, (id, levels), recv, out);
             return self.fetch_due(recv, out);
         }
         if own.sync.is_synced() || keeper.is_stale() || own.orders.is_some() {
@@ -397,6 +398,17 @@ impl Bitstamp {
         let turn = self.roster.audit_due(&mut self.refresh, &mut self.snapshots, now, out, snapshot_url);
         if let Some(own) = turn.and_then(|number| self.own.get_mut(number)) {
             own.sync.begin_audit();
+        }
+    }
+
+    /// Books that have not reached the snapshot they are held against: what it has was lost.
+    fn settle_due(&mut self, now: Time, out: &mut Out) {
+        for keeper in self.roster.iter_mut() {
+            if let Some(own) = self.own.get_mut(keeper.number() as usize)
+                && own.sync.held_until().is_some_and(|until| until <= now)
+            {
+                audit::settle(&mut own.sync, keeper, now, out);
+            }
         }
     }
 
@@ -492,10 +504,12 @@ impl Adapter for Bitstamp {
 
     fn next_timer(&self) -> Option<Time> {
         let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
-        snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
+        let held = self.own.iter().filter_map(|own| own.sync.held_until());
+        snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).chain(held).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
+        self.settle_due(now, out);
         self.fetch_due(now, out);
         self.refresh_due(now, out);
         if self.list.is_due(now) {

@@ -27,8 +27,19 @@ pub(crate) enum Rule {
     /// By ranges: one may begin before the book's last update, but not after it.
     Ranges,
     /// By a chain: each names the last update of the one before it, which must be exactly that one. Only the first one
-    /// after a snapshot, or after another connection's, may begin earlier.
+    /// after a snapshot, or after another connection's, may begin earlier. The one that ends where the snapshot does is
+    /// applied to it: on Binance's futures the snapshot may lack a part of it.
     Chain,
+}
+
+impl Rule {
+    /// Has a snapshot with that last update all of a difference that ends so?
+    fn has_all(self, id: u64, last: u64) -> bool {
+        match self {
+            Rule::Ranges => last <= id,
+            Rule::Chain => last < id,
+        }
+    }
 }
 
 /// The changes of the updates after `before`, up to `last`.
@@ -88,15 +99,26 @@ pub(crate) struct DepthSync {
     buffer: VecDeque<Diff>,
     weight: usize,
     is_audited: bool,
+    /// The snapshot that came for the audit, until the book has reached it.
+    held: Option<Held>,
 }
 
-/// What an audit of a book needs.
+/// A snapshot to hold a book against.
+#[derive(Clone, Debug)]
+struct Held {
+    id: u64,
+    levels: Levels,
+    /// What it has has come by then, or is lost.
+    until: Time,
+}
+
+/// What an audit of a book compares.
 #[derive(PartialEq, Eq, Debug)]
-pub(crate) enum Audit {
-    /// The snapshot is to be held against the book after these changes.
-    After(Vec<Levels>),
-    /// The snapshot is of a moment that cannot be reached: another one is to be fetched.
-    Misfit,
+pub(crate) struct Audit {
+    /// The snapshot.
+    pub(crate) snapshot: Levels,
+    /// What the book has besides it.
+    pub(crate) changes: Vec<Levels>,
 }
 
 impl DepthSync {
@@ -110,6 +132,7 @@ impl DepthSync {
             buffer: VecDeque::new(),
             weight: 0,
             is_audited: false,
+            held: None,
         }
     }
 
@@ -117,28 +140,38 @@ impl DepthSync {
     /// kept for it.
     pub(crate) fn begin_audit(&mut self) {
         if self.is_synced() {
-            self.is_audited = true;
+            (self.is_audited, self.held) = (true, None);
             self.buffer.clear();
             self.weight = 0;
         }
     }
 
-    /// Is a snapshot awaited to hold the book against?
+    /// Is a snapshot awaited, or held, to hold the book against?
     pub(crate) fn is_audited(&self) -> bool {
         self.is_audited
     }
 
-    /// The snapshot for the audit came, with its last update.
-    pub(crate) fn audit(&mut self, id: u64) -> Audit {
+    /// The snapshot for the audit came, with its last update. The book may have to reach it first.
+    pub(crate) fn hold(&mut self, id: u64, levels: Levels, until: Time) {
+        self.held = Some(Held { id, levels, until });
+    }
+
+    /// Until when the book may reach the snapshot that is held.
+    pub(crate) fn held_until(&self) -> Option<Time> {
+        self.held.as_ref().map(|held| held.until)
+    }
+
+    /// What is to be compared now, once. A snapshot from before the audit began says nothing.
+    pub(crate) fn audit(&mut self, now: Time) -> Option<Audit> {
+        let last = self.last?;
+        let held = self.held.take_if(|held| held.id <= last || held.until <= now)?;
         self.is_audited = false;
         self.weight = 0;
         let kept: Vec<Diff> = self.buffer.drain(..).collect();
-        let from = kept.first().map(|diff| diff.before).or(self.last);
-        let reachable = from.is_some_and(|from| from <= id) && self.last.is_some_and(|last| id <= last);
-        if !reachable {
-            return Audit::Misfit;
-        }
-        Audit::After(kept.into_iter().filter(|diff| diff.last > id).map(|diff| diff.levels).collect())
+        let from = kept.first().map_or(last, |diff| diff.before);
+        let is_new = |diff: &Diff| !self.rule.has_all(held.id, diff.last);
+        let changes = kept.into_iter().filter(is_new).map(|diff| diff.levels).collect();
+        (from <= held.id).then_some(Audit { snapshot: held.levels, changes })
     }
 
     pub(crate) fn is_synced(&self) -> bool {
@@ -196,7 +229,7 @@ impl DepthSync {
 
     /// Takes a snapshot with its last update. Returns the differences that follow it, in order.
     pub(crate) fn snapshot(&mut self, id: u64) -> Result<Vec<Diff>, Misfit> {
-        while self.buffer.front().is_some_and(|diff| diff.last <= id) {
+        while self.buffer.front().is_some_and(|diff| self.rule.has_all(id, diff.last)) {
             self.pop();
         }
         let (mut last, mut chain) = (id, None);
@@ -229,6 +262,7 @@ impl DepthSync {
         match self.rule {
             // A chain may be broken on purpose: after maintenance OKX goes on below where it was.
             Rule::Chain if chain == Some(diff.conn) => diff.before == last && diff.last != last,
+            Rule::Chain if chain.is_none() => diff.before <= last && !self.rule.has_all(last, diff.last),
             // What is there twice is right, because sizes are absolute.
             Rule::Chain | Rule::Ranges => diff.before <= last && diff.last > last,
         }
@@ -270,14 +304,17 @@ mod tests {
             for (first, last) in [(1, 5), (6, 8), (9, 9), (10, 14)] {
                 assert!(matches!(sync.diff(diff(first, last)), Step::Buffered));
             }
-            assert_eq!(ids(&sync.snapshot(8).expect("fits")), [9, 14]);
+            // A snapshot of futures may lack a part of what it ends with.
+            let again: &[u64] = if rule == Rule::Chain { &[8] } else { &[] };
+            assert_eq!(ids(&sync.snapshot(8).expect("fits")), [again, &[9, 14]].concat());
             assert!(matches!(sync.diff(diff(12, 14)), Step::Old));
             assert!(matches!(sync.diff(diff(15, 17)), Step::Apply(_)));
             assert!(matches!(sync.diff(diff(19, 20)), Step::Gap { last: 17, before: 18 }));
             assert!(!sync.is_synced());
             assert!(matches!(sync.diff(diff(21, 22)), Step::Buffered));
             assert_eq!(sync.snapshot(17).expect_err("older"), Misfit::TooOld { id: 17, before: 18 });
-            assert_eq!(ids(&sync.snapshot(20).expect("fits")), [22]);
+            let again: &[u64] = if rule == Rule::Chain { &[20] } else { &[] };
+            assert_eq!(ids(&sync.snapshot(20).expect("fits")), [again, &[22]].concat());
         }
     }
 
@@ -317,8 +354,23 @@ mod tests {
             for told in [diff(1, 5), diff(6, 8), again(1, 5), diff(9, 9), again(6, 8), again(9, 9), again(10, 11)] {
                 sync.diff(told);
             }
-            assert_eq!(ids(&sync.snapshot(5).expect("fits")), [8, 9, 11]);
+            let again: &[u64] = if rule == Rule::Chain { &[5] } else { &[] };
+            assert_eq!(ids(&sync.snapshot(5).expect("fits")), [again, &[8, 9, 11]].concat());
             assert!(matches!(sync.diff(diff(10, 11)), Step::Old));
+        }
+    }
+
+    #[test]
+    fn what_ends_where_the_snapshot_does_is_applied_to_it_once() {
+        for (rule, is_applied) in [(Rule::Ranges, false), (Rule::Chain, true)] {
+            let mut sync = DepthSync::new(rule);
+            sync.snapshot(10).expect("nothing waits");
+            assert!(matches!(sync.diff(diff(7, 9)), Step::Old));
+            assert_eq!(matches!(sync.diff(diff(8, 10)), Step::Apply(_)), is_applied, "{rule:?}");
+            for conn in [CONN, Conn(2)] {
+                assert!(matches!(sync.diff(Diff { conn, ..diff(8, 10) }), Step::Old), "{rule:?}");
+            }
+            assert!(matches!(sync.diff(diff(11, 12)), Step::Apply(_)));
         }
     }
 
@@ -357,25 +409,45 @@ mod tests {
     }
 
     #[test]
+    fn an_audit_of_a_chain_has_what_the_snapshot_may_lack() {
+        let mut sync = DepthSync::new(Rule::Chain);
+        sync.snapshot(10).expect("nothing waits");
+        sync.begin_audit();
+        assert!(matches!(sync.diff(diff(11, 12)), Step::Apply(_)));
+        sync.hold(12, Levels::default(), Time(0));
+        assert_eq!(sync.audit(Time(0)).expect("reached").changes.len(), 1);
+    }
+
+    #[test]
     fn a_snapshot_for_an_audit_is_of_a_moment_that_was_kept() {
         let mut sync = DepthSync::new(Rule::Ranges);
         sync.begin_audit();
         assert!(!sync.is_audited(), "there is no book");
         sync.snapshot(10).expect("nothing waits");
-        sync.begin_audit();
-        assert_eq!(sync.audit(10), Audit::After(Vec::new()), "nothing happened");
-        for (id, wanted) in [(9, None), (10, Some(2)), (11, Some(2)), (12, Some(1)), (15, Some(0)), (16, None)] {
+        for (id, wanted) in [(9, None), (10, Some(2)), (11, Some(2)), (12, Some(1)), (15, Some(0))] {
             let mut sync = sync.clone();
             sync.begin_audit();
             for (first, last) in [(11, 12), (13, 15)] {
                 assert!(matches!(sync.diff(diff(first, last)), Step::Apply(_)));
             }
-            let found = match sync.audit(id) {
-                Audit::After(levels) => Some(levels.len()),
-                Audit::Misfit => None,
-            };
+            sync.hold(id, Levels::default(), Time(9));
+            let found = sync.audit(Time(0)).map(|audit| audit.changes.len());
             assert_eq!((found, sync.is_audited(), sync.last()), (wanted, false, Some(15)), "{id}");
         }
+    }
+
+    #[test]
+    fn an_audit_waits_until_the_book_has_reached_the_snapshot_but_not_longer() {
+        let mut sync = DepthSync::new(Rule::Ranges);
+        sync.snapshot(10).expect("nothing waits");
+        sync.begin_audit();
+        sync.hold(12, Levels::default(), Time(9));
+        assert_eq!((sync.audit(Time(8)), sync.held_until()), (None, Some(Time(9))));
+        let mut quiet = sync.clone();
+        assert!(matches!(sync.diff(diff(11, 13)), Step::Apply(_)));
+        assert_eq!(sync.audit(Time(8)).expect("reached").changes.len(), 1);
+        assert_eq!((sync.audit(Time(9)), sync.is_audited()), (None, false), "once");
+        assert_eq!(quiet.audit(Time(9)).expect("nothing more comes").changes.len(), 0);
     }
 
     #[test]

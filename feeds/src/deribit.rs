@@ -152,7 +152,7 @@ struct Ticker<'a> {
 }
 
 /// `trades.…`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 struct WireTrade<'a> {
     #[serde(rename = "timestamp")]
     time_ms: i64,
@@ -216,6 +216,10 @@ impl Deribit {
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
         if let Some(frame) = scan::book(bytes, out) {
             self.book_frame(conn, frame, recv, out);
+            return Ok(());
+        }
+        if let Some(trades) = scan::trades(bytes) {
+            trades.for_each(|trade| self.trade(conn, &trade, recv, out));
             return Ok(());
         }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;

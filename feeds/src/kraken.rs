@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use hashbrown::HashMap;
-use ticker_market::{Book, Decimal, Integrity, Side, Time, Trade};
+use ticker_market::book::BookSide;
+use ticker_market::{Book, Decimal, Integrity, Level, Side, Time, Trade};
 
 use self::wire::{Ack, BookFrame, Changes, Envelope, Instruments, SystemStatus, Ticker, WireTrade};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{RENEWAL_MAX_MS, RESYNC_ANSWER_MAX_MS, Refresh};
 use crate::roster::{Roster, Steps};
 use crate::wire::{Number, for_each, is_object, side_of_quote, undecodable};
+use crate::written::Written;
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Levels a side that are subscribed to when live.
@@ -45,6 +47,8 @@ pub const WEBSOCKET_URL: &str = "wss://ws.kraken.com/v2";
 #[derive(Debug)]
 pub struct Kraken {
     roster: Roster,
+    /// What the checksum of each book is over, by the instrument's number.
+    written: Vec<Written>,
     pairs: HashMap<CompactString, Steps>,
     /// The matching engine's state, if it is not `online`.
     halt: Option<CompactString>,
@@ -57,6 +61,7 @@ impl Kraken {
         let ways = Ways { integrity: Integrity::Verified, quotes: QuoteSource::Ticker };
         Self {
             roster: Roster::new("kraken", ways, symbols),
+            written: Vec::new(),
             pairs: HashMap::new(),
             halt: None,
             refresh: Refresh::default(),
@@ -73,6 +78,10 @@ impl Kraken {
             self.take_book(conn, false, &update, recv, out);
             out.recycle(update.levels);
             self.resync_due(recv, out);
+            return Ok(());
+        }
+        if let Some(trades) = scan::trades(bytes) {
+            trades.for_each(|trade| self.trade(conn, &trade, recv, out));
             return Ok(());
         }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
@@ -121,7 +130,12 @@ impl Kraken {
         keeper.heard(conn, recv, out);
         let stamp = Stamp { ts: Time::parse_rfc3339(frame.timestamp), recv };
         let known = [keeper.instrument().tick_size, keeper.instrument().lot_size];
-        let prove = |book: &Book| prove(book, known, frame.checksum);
+        let number = keeper.number() as usize;
+        if self.written.len() <= number {
+            self.written.resize_with(number + 1, written);
+        }
+        let written = &mut self.written[number];
+        let prove = |book: &Book| prove(written, book, known, frame.checksum);
         if is_snapshot {
             if self.halt.is_some() {
                 keeper.halt(self.halt.as_deref(), recv, out);
@@ -347,10 +361,10 @@ fn halt_of(state: &str) -> Option<&str> {
     matches!(state, "maintenance" | "cancel_only" | "post_only" | "delisted" | "work_in_progress").then_some(state)
 }
 
-fn prove(book: &Book, steps: [Option<Decimal>; 2], expected: u32) -> Result<(), Wrong> {
-    let found = checksum(book);
+fn prove(written: &mut Written, book: &Book, steps: [Option<Decimal>; 2], expected: u32) -> Result<(), Wrong> {
+    let found = checksum_by(written, book);
     // The venue writes every digit of the pair's precision, and its documents' examples leave out zeros at the end.
-    if found == expected || hash(book, Some(precision(book, steps))) == expected {
+    if found == expected || hash(book, precision(book, steps)) == expected {
         return Ok(());
     }
     Err(Wrong { fault: Fault::Checksum, detail: format!("checksum {found}, expected {expected}") })
@@ -359,7 +373,19 @@ fn prove(book: &Book, steps: [Option<Decimal>; 2], expected: u32) -> Result<(), 
 /// The venue's checksum (docs.kraken.com/api/docs/guides/spot-ws-book-v2): CRC-32 over the ten best asks, then the ten
 /// best bids, price and size of each without point and leading zeros.
 pub fn checksum(book: &Book) -> u32 {
-    hash(book, None)
+    checksum_by(&mut written(), book)
+}
+
+fn checksum_by(written: &mut Written, book: &Book) -> u32 {
+    written.renew(book);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(written.side(BookSide::Ask));
+    hasher.update(written.side(BookSide::Bid));
+    hasher.finalize()
+}
+
+fn written() -> Written {
+    Written::new(CHECKSUM_LEVELS, |text, _, level| put_level(text, level))
 }
 
 /// Digits after the point of sizes, where the pair is not known: `qty_precision` of nearly all.
@@ -374,26 +400,30 @@ fn precision(book: &Book, [tick, lot]: [Option<Decimal>; 2]) -> [u32; 2] {
         .fold(steps, |[price, size], level| [price.max(level.price.scale()), size.max(level.size.scale())])
 }
 
-/// Over the wire's own digits, or over so many after the point.
-fn hash(book: &Book, precision: Option<[u32; 2]>) -> u32 {
-    let mut text = [0u8; 4 * CHECKSUM_LEVELS * DIGITS_MAX];
-    let mut length = 0;
+/// Over so many digits after the point.
+fn hash(book: &Book, [price, size]: [u32; 2]) -> u32 {
+    let mut text = Vec::new();
     for level in book.asks().take(CHECKSUM_LEVELS).chain(book.bids().take(CHECKSUM_LEVELS)) {
-        for (mut value, at) in [(level.price, 0), (level.size, 1)] {
-            if let Some(precision) = precision {
-                value.rescale(precision[at]);
-            }
-            length += put_digits(&mut text[length..], value);
-        }
+        let mut level = *level;
+        level.price.rescale(price);
+        level.size.rescale(size);
+        put_level(&mut text, &level);
     }
-    crc32fast::hash(&text[..length])
+    crc32fast::hash(&text)
+}
+
+fn put_level(text: &mut Vec<u8>, level: &Level) {
+    let mut digits = [0; 2 * DIGITS_MAX];
+    let price = put_digits(&mut digits, level.price);
+    let length = price + put_digits(&mut digits[price..], level.size);
+    text.extend_from_slice(&digits[..length]);
 }
 
 /// Digits of a [`Decimal`], at most.
 const DIGITS_MAX: usize = 29;
 
 /// The wire's digits without point and leading zeros are those of the mantissa, because the scale is the wire's. Returns
-/// how many there are. This is done for forty numbers with each frame.
+/// how many there are.
 fn put_digits(text: &mut [u8], value: Decimal) -> usize {
     let number = value.mantissa().unsigned_abs();
     match (u64::try_from(number), text.first_chunk_mut::<16>()) {

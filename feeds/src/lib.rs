@@ -54,6 +54,7 @@ pub mod synthetic;
 pub mod table;
 pub mod trades;
 mod wire;
+mod written;
 
 pub use roster::{INSTRUMENTS_MAX, LISTED_MAX};
 

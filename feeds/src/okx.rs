@@ -23,6 +23,7 @@ use crate::resync::{Budget, RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::query;
 use crate::wire::{for_each, is_object, undecodable};
+use crate::written::Written;
 use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
 
 /// Levels a side of the `books` channel, and of the snapshots that are fetched for it.
@@ -65,8 +66,7 @@ struct Own {
     in_band: bool,
     /// When the last `bbo-tbt` was made: while one connection replaces another, both deliver.
     top_ms: i64,
-    /// What a checksum is of, kept for its capacity.
-    text: Vec<u8>,
+    proof: Proof,
 }
 
 impl Okx {
@@ -100,7 +100,7 @@ impl Okx {
         let number = keeper.number() as usize;
         if self.own.len() <= number {
             let sync = DepthSync::new(Rule::Chain);
-            self.own.resize(number + 1, Own { sync, in_band: false, top_ms: 0, text: Vec::new() });
+            self.own.resize(number + 1, Own { sync, in_band: false, top_ms: 0, proof: Proof::default() });
         }
         Some((keeper, &mut self.own[number]))
     }
@@ -108,6 +108,10 @@ impl Okx {
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
         if let Some(frame) = scan::book(bytes, out) {
             self.take_book(conn, frame.channel, frame.native, frame.action, frame.book, recv, out);
+            return Ok(());
+        }
+        if let Some(trades) = scan::trades(bytes) {
+            trades.for_each(|trade| self.trade(conn, &trade, recv, out));
             return Ok(());
         }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
@@ -197,8 +201,8 @@ impl Okx {
         let stamp = Stamp { ts: millis(&book.ts), recv };
         let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
         let checksum = book.checksum.unwrap_or(0);
-        let text = &mut own.text;
-        let prove = |book: &Book| prove(text, book, checksum);
+        let proof = &mut own.proof;
+        let prove = |book: &Book| proof.prove(book, checksum);
         if snapshot {
             keeper.set_depth(depth);
             own.in_band = true;
@@ -489,43 +493,42 @@ fn millis(text: &str) -> Option<Time> {
     text.parse().ok().map(Time::from_millis)
 }
 
-/// Is the checksum what was expected? Zero proves nothing. `text` is room for what it is over.
-pub(crate) fn prove(text: &mut Vec<u8>, book: &Book, expected: i64) -> Result<(), Wrong> {
-    if expected == 0 {
-        return Ok(());
-    }
-    let found = i64::from(checksum_by(text, book).cast_signed());
-    if found == expected {
-        return Ok(());
-    }
-    let detail = format!("checksum {found}, expected {expected}");
-    Err(Wrong { fault: Fault::Checksum, detail })
-}
-
 /// The checksum of the documents up to 2026: CRC-32 over `price:size` of the 25 best bids and asks in turn, joined by
 /// colons, in the wire's own digits.
-pub fn checksum(book: &Book) -> u32 {
-    let mut text = Vec::with_capacity(2_048);
-    checksum_by(&mut text, book)
-}
+#[derive(Clone, Debug)]
+pub(crate) struct Proof(Written);
 
-fn checksum_by(text: &mut Vec<u8>, book: &Book) -> u32 {
-    text.clear();
-    let (mut bids, mut asks) = (book.bids().take(CHECKSUM_LEVELS), book.asks().take(CHECKSUM_LEVELS));
-    loop {
-        let (bid, ask) = (bids.next(), asks.next());
-        if bid.is_none() && ask.is_none() {
-            break;
-        }
-        for level in [bid, ask].into_iter().flatten() {
+impl Default for Proof {
+    fn default() -> Self {
+        Self(Written::new(CHECKSUM_LEVELS, |text, _, level| {
             for number in [level.price, level.size] {
                 decimal::write_as_is(text, number);
                 text.push(b':');
             }
-        }
+        }))
     }
-    text.pop();
-    crc32fast::hash(text)
+}
+
+impl Proof {
+    /// Is the checksum what was expected? Zero proves nothing.
+    pub(crate) fn prove(&mut self, book: &Book, expected: i64) -> Result<(), Wrong> {
+        if expected == 0 {
+            return Ok(());
+        }
+        let found = i64::from(self.checksum(book).cast_signed());
+        if found == expected {
+            return Ok(());
+        }
+        let detail = format!("checksum {found}, expected {expected}");
+        Err(Wrong { fault: Fault::Checksum, detail })
+    }
+
+    fn checksum(&mut self, book: &Book) -> u32 {
+        self.0.renew(book);
+        let text = self.0.in_turn();
+        // A colon is behind each, and the last joins nothing.
+        crc32fast::hash(text.strip_suffix(b":").unwrap_or(text))
+    }
 }
 
 #[cfg(test)]

@@ -198,6 +198,11 @@ impl<'a> Scan<'a> {
     /// The rest of a string, of which the quote before it was read: visible ASCII without escapes.
     #[inline]
     pub(crate) fn until_quote(&mut self) -> Option<&'a str> {
+        self.bytes_until_quote().and_then(|text| std::str::from_utf8(text).ok())
+    }
+
+    #[inline]
+    fn bytes_until_quote(&mut self) -> Option<&'a [u8]> {
         // Eight at a time: the lowest marked byte is the first that is no visible ASCII, or a quote, or a backslash. A
         // mark may be wrong only above a right one.
         let mut at = 0;
@@ -218,7 +223,7 @@ impl<'a> Scan<'a> {
         at += self.rest[at..].iter().position(|c| !matches!(c, 0x20..=0x7e) || matches!(c, b'"' | b'\\'))?;
         let (text, rest) = self.rest.split_at(at);
         self.rest = rest.strip_prefix(b"\"")?;
-        std::str::from_utf8(text).ok()
+        Some(text)
     }
 
     /// A string.
@@ -478,7 +483,10 @@ impl<'a> Scan<'a> {
     #[inline]
     pub(crate) fn pass_over(&mut self) -> Option<()> {
         match self.rest.first()? {
-            b'"' => self.text().map(drop),
+            b'"' => {
+                self.eat(b"\"")?;
+                self.bytes_until_quote().map(drop)
+            }
             b't' | b'f' => self.flag().map(drop),
             b'n' => self.eat(b"null"),
             _ => self.signed_number().map(drop),

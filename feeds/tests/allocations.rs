@@ -252,8 +252,8 @@ const BOOKS: &[Case] = &[
     },
 ];
 
-/// Each frame is a trade with the next id. Venues that send trades as a list of objects are not here: passing over it, serde
-/// allocates once for each frame.
+/// Each frame is a trade with the next id. Bitget is not here: its frames go through serde, which allocates where it passes
+/// over a list of objects.
 const TRADES: &[Case] = &[
     Case {
         venue: "bybit-linear",
@@ -261,6 +261,45 @@ const TRADES: &[Case] = &[
         frame: |i| {
             format!(
                 r#"{{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":[{{"T":1,"s":"BTCUSDT","S":"Buy","v":"0.250","p":"50000.10","L":"PlusTick","i":"a9188a0a-82bc-50de-be60-{i:012}","BT":false,"RPI":false,"seq":9100}}]}}"#
+            )
+        },
+    },
+    Case {
+        venue: "kraken",
+        begin: &[],
+        frame: |i| {
+            format!(
+                r#"{{"channel":"trade","type":"update","data":[{{"symbol":"BTC/USD","side":"sell","price":64200.1,"qty":0.00250000,"ord_type":"limit","trade_id":{},"timestamp":"2026-01-05T10:00:00.123456Z"}}]}}"#,
+                7 + i
+            )
+        },
+    },
+    Case {
+        venue: "okx",
+        begin: &[],
+        frame: |i| {
+            format!(
+                r#"{{"arg":{{"channel":"trades","instId":"BTC-USDT"}},"data":[{{"instId":"BTC-USDT","tradeId":"{}","px":"50000.1","sz":"0.25","side":"buy","ts":"1767607200005","count":"2"}}]}}"#,
+                7 + i
+            )
+        },
+    },
+    Case {
+        venue: "deribit",
+        begin: &[],
+        frame: |i| {
+            let sequence = 7 + i;
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.BTC-PERPETUAL.100ms","data":[{{"trade_seq":{sequence},"trade_id":"{sequence}","timestamp":1767607200120,"tick_direction":1,"price":50001.0,"mark_price":50000.5,"instrument_name":"BTC-PERPETUAL","index_price":50000.1,"direction":"buy","amount":10.0}}]}}}}"#
+            )
+        },
+    },
+    Case {
+        venue: "bitmex",
+        begin: &[],
+        frame: |i| {
+            format!(
+                r#"{{"table":"trade","action":"insert","data":[{{"timestamp":"2026-01-05T10:00:00.400Z","symbol":"XBTUSD","side":"Sell","size":10,"price":50000,"tickDirection":"MinusTick","trdMatchID":"39744121-c20e-44ba-8cc8-{i:012}","grossValue":899444,"homeNotional":16.73101673101673}}]}}"#
             )
         },
     },

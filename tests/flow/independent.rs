@@ -120,7 +120,7 @@ pub(crate) fn read(path: &Path, venue: &str) -> BTreeMap<String, Expected> {
             "kraken" => kraken(&mut all, &mut depth, data),
             "coinbase" if kind == "recv" => coinbase(&mut all, data),
             "coinbase-exchange" if kind == "recv" => coinbase_exchange(&mut all, data),
-            "binance" | "binance-usdm" => {
+            "binance" | "binance-usdm" | "binance-coinm" => {
                 binance(&mut all, url, data, whole_trades, venue == "binance");
             }
             "bybit-spot" | "bybit-linear" if kind == "recv" => {
@@ -302,6 +302,11 @@ fn coinbase_exchange(all: &mut BTreeMap<String, Expected>, data: &str) {
 const QUOTES: [&str; 12] = ["USDT", "USDC", "BUSD", "TUSD", "BTC", "ETH", "BNB", "EUR", "GBP", "BRL", "AUD", "TRY"];
 
 fn normal(native: &str, spot: bool) -> String {
+    // Contracts of COIN-M.
+    if let Some((pair, term)) = native.split_once('_') {
+        let base = pair.strip_suffix("USD").expect("in dollars");
+        return if term == "PERP" { format!("{base}-USD-PERP") } else { format!("{base}-USD-20{term}") };
+    }
     if !spot {
         return normal(native, true) + "-PERP";
     }

@@ -283,6 +283,48 @@ const BINANCE: &str = "binance-spot/2021-04-05_10sym_depth_bookTicker_aggTrade.j
 /// Two venues over two connections each, killed in the midst: what was flushed is there once, and all files together replay
 /// as what was played.
 #[test]
+fn a_replay_names_the_books_that_never_had_a_snapshot() {
+    let header = r#"{"t":"header","format":"mdrec/1","venue":"binance-spot"}"#.to_owned();
+    let url = "wss://stream.binance.com:9443/stream?streams=btcusdt@depth@100ms/ethusdt@depth@100ms/ltcusdt@trade";
+    let mut lines = vec![header, format!(r#"{{"t":"connect","ts":1767607200000000000,"conn":"ws","url":"{url}"}}"#)];
+    let mut data = |kind: &str, text: &str| {
+        let ts = 1_767_607_200_000_000_000 + lines.len() as i64 * 1_000_000;
+        let data = serde_json::to_string(text).expect("text");
+        lines.push(format!(r#"{{"t":{kind},"ts":{ts},"data":{data}}}"#));
+    };
+    let frame = r#""recv","conn":"ws""#;
+    for native in ["BTCUSDT", "ETHUSDT"] {
+        let update =
+            r#"{"e":"depthUpdate","E":1767607200103,"s":"BTCUSDT","U":8,"u":9,"b":[["50000.00","1.5"]],"a":[]}"#;
+        let stream = format!(r#"{{"stream":"btcusdt@depth@100ms","data":{update}}}"#);
+        data(frame, &stream.replace("BTCUSDT", native).replace("btcusdt", &native.to_ascii_lowercase()));
+    }
+    let answer = r#""http","conn":"rest","url":"https://api.binance.com/api/v3/depth?symbol=ETHUSDT&limit=5000""#;
+    data(answer, r#"{"lastUpdateId":8,"bids":[["49999.00","2.0"]],"asks":[["50001.00","1.0"]]}"#);
+    let trade =
+        r#"{"e":"trade","E":1767607200211,"T":1767607200210,"s":"LTCUSDT","t":71,"p":"90.1","q":"0.2","m":false}"#;
+    data(frame, &format!(r#"{{"stream":"ltcusdt@trade","data":{trade}}}"#));
+    let path = std::env::temp_dir().join(format!("ticker-never-whole-{}.jsonl", std::process::id()));
+    std::fs::write(&path, lines.join("\n")).expect("room");
+
+    let [grpc, admin] = std::array::from_fn(|_| free_port());
+    let at = |port: u16| format!("127.0.0.1:{port}");
+    let _fanout = Running::start(&["fanout", "--listen", &at(grpc), "--admin", &at(admin)]);
+    wait_ready(admin);
+    let (file, fanout_url) = (path.to_str().expect("UTF-8"), format!("http://{}", at(grpc)));
+    let replay = ["replay", file, "--fanout", &fanout_url, "--speed", "max", "--log-format", "json"];
+    let done = run(&[&replay[..], &["--admin", &at(free_port())]].concat());
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}");
+    let logged = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let warned: Vec<Value> = logged.filter(|line| line["level"] == "WARN").collect();
+    assert_eq!(warned.len(), 1, "{said}");
+    let is_said = |what: &str| warned[0].to_string().contains(what);
+    assert!(is_said("never had a snapshot") && is_said("\"BTC-USDT\""), "{said}");
+    std::fs::remove_file(&path).expect("removed");
+}
+
+#[test]
 fn several_connections_recorded_through_a_kill_replay_merged() {
     let (Some(coinbase), Some(binance)) = (recording_of(COINBASE), recording_of(BINANCE)) else {
         eprintln!("missing recording: {COINBASE} or {BINANCE}; tests/flow counts it as ignored");

@@ -58,6 +58,24 @@ fn a_book_follows_the_chain() {
 }
 
 #[test]
+fn the_difference_that_ends_where_the_snapshot_does_is_applied_to_it() {
+    // 1060 is the last of the third frame; the snapshot lacks what that says of 49999.90.
+    let short = DEPTH.replace("1050", "1060").replace("3.000", "2.000");
+    let size = |rig: &Rig<Binance>| rig.book("BTC-USDT-PERP").and_then(|book| book.bids().next_back()).map(|l| l.size);
+    let whole = Some(ticker_market::Decimal::new(3, 0));
+    let mut waited = rig();
+    play(&mut waited, 0..3);
+    waited.response(DEPTH_URL, &short);
+    assert_eq!(size(&waited), whole);
+    let mut late = rig();
+    play(&mut late, 0..2);
+    late.response(DEPTH_URL, &short);
+    assert_eq!(play(&mut late, [2]), ["BTC-USDT-PERP book [3@49999.9] []"]);
+    assert_eq!(play(&mut late, [6]), ["BTC-USDT-PERP book [] [1.75@50000.1]"], "the chain goes on");
+    assert!(late.faults().is_empty() && waited.faults().is_empty());
+}
+
+#[test]
 fn a_broken_chain_fetches_the_snapshot_again() {
     let mut rig = rig();
     play(&mut rig, 0..3);

@@ -13,13 +13,15 @@ use crate::wire::{LevelPairs, Quoted};
 pub(super) fn frame<'a>(bytes: &'a [u8], out: &mut Out) -> Option<Frame<'a>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"stream\":\"")?;
-    let (_, stream) = scan.until_quote()?.split_once('@')?;
+    let name = scan.until_quote()?;
+    // Quicker than `split_once`, for so short a text.
+    let symbol = name.bytes().position(|c| c == b'@')?;
     scan.eat(b",\"data\":")?;
-    match stream {
+    match &name[symbol + 1..] {
         "bookTicker" => ticker(scan).map(Frame::Ticker),
         "trade" => trade(scan).map(Frame::Trade),
         "aggTrade" => aggregate(scan).map(Frame::Aggregate),
-        _ if is_depth(stream) => {
+        stream if is_depth(stream) => {
             let mut levels = Levels { bids: out.spare(), asks: out.spare(), ..Levels::default() };
             let Some(update) = depth(scan, &mut levels) else {
                 out.recycle(levels);

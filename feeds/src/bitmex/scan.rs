@@ -1,10 +1,10 @@
-//! Changes of one book, scanned ([`crate::scan`]).
+//! Partials and changes of one book, and trades, scanned ([`crate::scan`]).
 
 use std::borrow::Cow;
 
 use ticker_market::Time;
 
-use super::Row;
+use super::{Row, WireTrade};
 use crate::scan::{Rows, Scan, fill};
 use crate::wire::Number;
 
@@ -37,7 +37,75 @@ pub(super) fn changes(bytes: &[u8]) -> Option<Changes<'_>> {
     Some(Changes { action, symbol: symbol?, ts, rows })
 }
 
+/// A whole book.
+#[derive(Debug)]
+pub(super) struct Partial<'a> {
+    pub(super) symbol: &'a str,
+    pub(super) rows: Rows<'a, Row<'a>>,
+}
+
+/// `None` where the frame is not of the usual form.
+pub(super) fn partial(bytes: &[u8]) -> Option<Partial<'_>> {
+    let mut scan = Scan::new(bytes);
+    if !bytes.starts_with(b"{\"table\":\"orderBookL2") {
+        return None;
+    }
+    let (mut table, mut action, mut symbol, mut rows) = (None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"table" => fill(&mut table, scan.text()),
+        b"action" => fill(&mut action, scan.text()),
+        b"filter" => scan.fields(|scan, key| match key {
+            b"symbol" => fill(&mut symbol, scan.text()),
+            _ => scan.pass_over(),
+        }),
+        b"data" => fill(&mut rows, scan.rows(row, |_| Some(()))),
+        // What a table consists of.
+        b"keys" => scan.list(Scan::pass_over),
+        b"types" | b"foreignKeys" | b"attributes" => scan.fields(|scan, _| scan.pass_over()),
+        _ => scan.pass_over(),
+    })?;
+    scan.end()?;
+    (matches!(table?, "orderBookL2" | "orderBookL2_25") && action? == "partial").then_some(())?;
+    Some(Partial { symbol: symbol?, rows: rows? })
+}
+
+/// The trades of a frame that are new; `None` where it is not of the usual form.
+pub(super) fn trades(bytes: &[u8]) -> Option<Rows<'_, WireTrade<'_>>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"table\":\"trade\",\"action\":\"insert\",\"data\":")?;
+    let rows = scan.rows(trade, |_| Some(()))?;
+    scan.eat(b"}")?;
+    scan.end()?;
+    Some(rows)
+}
+
+fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    let (mut timestamp, mut symbol, mut side, mut size, mut price, mut id) = (None, None, None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"timestamp" => fill(&mut timestamp, scan.text()),
+        b"symbol" => fill(&mut symbol, scan.text()),
+        b"side" => fill(&mut side, scan.text()),
+        b"size" => fill(&mut size, scan.number()),
+        b"price" => fill(&mut price, scan.number()),
+        b"trdMatchID" => fill(&mut id, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(WireTrade {
+        timestamp: Cow::Borrowed(timestamp?),
+        symbol: Cow::Borrowed(symbol?),
+        side: side.map(Cow::Borrowed),
+        size: size.map(Number),
+        price: Number(price?),
+        id: Cow::Borrowed(id?),
+    })
+}
+
 fn row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
+    let mut ahead = *scan;
+    if let Some(row) = usual_row(&mut ahead) {
+        *scan = ahead;
+        return Some(row);
+    }
     let (mut symbol, mut id, mut side, mut size, mut price, mut timestamp) = (None, None, None, None, None, None);
     scan.fields(|scan, key| match key {
         b"symbol" => fill(&mut symbol, scan.text()),
@@ -56,6 +124,34 @@ fn row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
         price: price.map(Number),
         timestamp: Cow::Borrowed(timestamp.unwrap_or_default()),
     })
+}
+
+/// A row whose fields come in the order that the venue writes them in.
+fn usual_row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
+    scan.eat(b"{\"symbol\":\"")?;
+    let symbol = Cow::Borrowed(scan.until_quote()?);
+    scan.eat(b",\"id\":")?;
+    let id = scan.whole()?;
+    scan.eat(b",\"side\":\"")?;
+    let side = Cow::Borrowed(match scan.eat(b"Sell\"") {
+        Some(()) => "Sell",
+        None => scan.eat(b"Buy\"").map(|()| "Buy")?,
+    });
+    let (mut size, mut price, mut timestamp) = (None, None, "");
+    if scan.eat(b",\"size\":").is_some() {
+        size = Some(Number(scan.number()?));
+    }
+    if scan.eat(b",\"price\":").is_some() {
+        price = Some(Number(scan.number()?));
+    }
+    if scan.eat(b",\"timestamp\":\"").is_some() {
+        timestamp = scan.until_quote()?;
+    }
+    if scan.eat(b",\"transactTime\":").is_some() {
+        scan.pass_over()?;
+    }
+    scan.eat(b"}")?;
+    Some(Row { symbol, id, side, size, price, timestamp: Cow::Borrowed(timestamp) })
 }
 
 #[cfg(test)]
@@ -79,6 +175,42 @@ mod tests {
             let rows: Vec<Row<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
             Some(format!("{:?}", (&*envelope.action, rows[0].symbol.to_string(), rows)))
         };
+        reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
+    }
+
+    #[test]
+    fn partials_are_read_as_serde_reads_them() {
+        let text = include_str!("../../fixtures/bitmex/session.jsonl").replace("4.9999e4", "49999");
+        let types = r#""types":{"symbol":"symbol","id":"long"},"foreignKeys":{"side":"side"},"attributes":{"id":"sorted"},"filter""#;
+        let text = text.replacen(r#""filter""#, types, 1);
+        let is_partial = |line: &&str| line.contains(r#""table":"orderBookL2"#) && line.contains("partial");
+        let frames: Vec<&str> = text.lines().filter(is_partial).collect();
+        let scan = |bytes: &[u8]| {
+            let frame = partial(bytes)?;
+            Some(format!("{:?}", (frame.symbol, frame.rows.collect::<Vec<_>>())))
+        };
+        let parse = |bytes: &[u8]| {
+            let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+            assert!(matches!(&*envelope.table, "orderBookL2" | "orderBookL2_25") && envelope.error.is_none());
+            assert_eq!(envelope.action, "partial");
+            let rows: Vec<Row<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
+            Some(format!("{:?}", (&*envelope.filter?.symbol, rows)))
+        };
+        reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
+    }
+
+    #[test]
+    fn trades_are_read_as_serde_reads_them() {
+        let text = include_str!("../../fixtures/bitmex/session.jsonl");
+        let is_trade = |line: &&str| line.contains(r#""table":"trade","action":"insert""#);
+        let frames: Vec<&str> = text.lines().filter(is_trade).collect();
+        let parse = |bytes: &[u8]| {
+            let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+            assert_eq!((&*envelope.table, &*envelope.action, envelope.error), ("trade", "insert", None));
+            let rows: Vec<WireTrade<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
+            Some(format!("{rows:?}"))
+        };
+        let scan = |bytes: &[u8]| trades(bytes).map(|rows| format!("{:?}", rows.collect::<Vec<_>>()));
         reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
     }
 }

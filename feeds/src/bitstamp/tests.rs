@@ -235,6 +235,20 @@ fn a_live_book_is_held_against_a_snapshot_now_and_then() {
 }
 
 #[test]
+fn a_snapshot_that_the_book_has_not_reached_waits_for_what_it_has() {
+    let later = SNAPSHOT.replace("000200", "000900");
+    let mut rig = rig();
+    play(&mut rig, 0..4);
+    rig.response(SNAPSHOT_URL, SNAPSHOT);
+    rig.wait();
+    assert_eq!(rig.asked(), [format!("fetch {SNAPSHOT_URL}")]);
+    assert!(rig.response(SNAPSHOT_URL, &later).is_empty(), "what it has may be on its way");
+    rig.wait();
+    assert_eq!(rig.faults(), ["mismatch"], "and is not");
+    assert_eq!(rig.book("BTC-USD"), None);
+}
+
+#[test]
 fn the_best_levels_are_the_book_where_it_does_not_come() {
     let mut rig = Rig::new(Bitstamp::new(&[]));
     let frame = r#"{"data":{"timestamp":"1767607200","microtimestamp":"1767607200000400","bids":[["50000","1"]],"asks":[["50001","2"]]},"channel":"order_book_btcusd","event":"data"}"#;

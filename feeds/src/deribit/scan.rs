@@ -1,12 +1,13 @@
-//! Frames of books, scanned ([`crate::scan`]).
+//! Frames of books and trades, scanned ([`crate::scan`]).
 
 use std::borrow::Cow;
 
 use ticker_market::{Decimal, Level, Levels};
 
-use super::{Rows, WireBook};
+use super::{Rows, WireBook, WireTrade};
 use crate::Out;
-use crate::scan::{Scan, fill};
+use crate::scan::{self, Scan, fill};
+use crate::wire::Number;
 
 /// `None` where the frame is not of the usual form. The vectors of its levels are of `out`.
 pub(super) fn book<'a>(bytes: &'a [u8], out: &mut Out) -> Option<WireBook<'a>> {
@@ -65,6 +66,42 @@ fn side(scan: &mut Scan<'_>, list: &mut Vec<Level>) -> Option<()> {
     })
 }
 
+/// The trades of a frame; `None` where it is not of the usual form.
+pub(super) fn trades(bytes: &[u8]) -> Option<scan::Rows<'_, WireTrade<'_>>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"jsonrpc\":\"2.0\",\"method\":\"subscription\",\"params\":{\"channel\":\"trades.")?;
+    scan.until_quote()?;
+    scan.eat(b",\"data\":")?;
+    let rows = scan.rows(trade, |_| Some(()))?;
+    scan.eat(b"}}")?;
+    scan.end()?;
+    Some(rows)
+}
+
+fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    let (mut time_ms, mut name, mut price, mut amount) = (None, None, None, None);
+    let (mut direction, mut sequence, mut trade_id) = (None, None, None);
+    scan.fields(|scan, key| match key {
+        b"timestamp" => fill(&mut time_ms, scan.signed()),
+        b"instrument_name" => fill(&mut name, scan.text()),
+        b"price" => fill(&mut price, scan.number()),
+        b"amount" => fill(&mut amount, scan.number()),
+        b"direction" => fill(&mut direction, scan.text()),
+        b"trade_seq" => fill(&mut sequence, scan.whole()),
+        b"trade_id" => fill(&mut trade_id, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(WireTrade {
+        time_ms: time_ms?,
+        name: Cow::Borrowed(name?),
+        price: Number(price?),
+        amount: Number(amount?),
+        direction: Cow::Borrowed(direction?),
+        sequence: sequence?,
+        trade_id: Cow::Borrowed(trade_id?),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +124,20 @@ mod tests {
             Some(format!("{:?}", serde_json::from_str::<WireBook<'_>>(params.data?.get()).ok()?))
         };
         reads_what_serde_reads(&frames, |bytes, out| book(bytes, out).map(|f| format!("{f:?}")), parse);
+    }
+
+    #[test]
+    fn trades_are_read_as_serde_reads_them() {
+        let text = include_str!("../../fixtures/deribit/session.jsonl").replace("1e1", "10.0");
+        let frames: Vec<&str> = text.lines().filter(|line| line.contains(r#""channel":"trades."#)).collect();
+        let parse = |bytes: &[u8]| {
+            let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+            assert!(envelope.error.is_none() && envelope.method == "subscription");
+            let params: Params<'_> = serde_json::from_str(envelope.params?.get()).ok()?;
+            assert_eq!(params.channel.split('.').next(), Some("trades"));
+            Some(format!("{:?}", serde_json::from_str::<Vec<WireTrade<'_>>>(params.data?.get()).ok()?))
+        };
+        let scan = |bytes: &[u8]| trades(bytes).map(|rows| format!("{:?}", rows.collect::<Vec<_>>()));
+        reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
     }
 }

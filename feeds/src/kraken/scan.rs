@@ -1,10 +1,13 @@
-//! Updates of books, scanned ([`crate::scan`]).
+//! Updates of books and trades, scanned ([`crate::scan`]).
+
+use std::borrow::Cow;
 
 use ticker_market::{Level, Levels};
 
-use super::wire::Changes;
+use super::wire::{Changes, WireTrade};
 use crate::Out;
-use crate::scan::Scan;
+use crate::scan::{Rows, Scan, fill};
+use crate::wire::Number;
 
 /// An update of one book; `None` where the frame is not of the usual form. The vectors of its levels are of `out`.
 pub(super) fn update<'a>(bytes: &'a [u8], out: &mut Out) -> Option<Changes<'a>> {
@@ -55,11 +58,42 @@ fn side(scan: &mut Scan<'_>, list: &mut Vec<Level>) -> Option<()> {
     }
 }
 
+/// The trades of an update; `None` where it is not of the usual form.
+pub(super) fn trades(bytes: &[u8]) -> Option<Rows<'_, WireTrade<'_>>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"channel\":\"trade\",\"type\":\"update\",\"data\":")?;
+    let rows = scan.rows(trade, |_| Some(()))?;
+    scan.eat(b"}")?;
+    scan.end()?;
+    Some(rows)
+}
+
+fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    let (mut symbol, mut side, mut price, mut qty, mut trade_id, mut timestamp) = (None, None, None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"symbol" => fill(&mut symbol, scan.text()),
+        b"side" => fill(&mut side, scan.text()),
+        b"price" => fill(&mut price, scan.number()),
+        b"qty" => fill(&mut qty, scan.number()),
+        b"trade_id" => fill(&mut trade_id, scan.whole()),
+        b"timestamp" => fill(&mut timestamp, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(WireTrade {
+        symbol: Cow::Borrowed(symbol?),
+        side: Cow::Borrowed(side?),
+        price: Number(price?),
+        qty: Number(qty?),
+        trade_id: trade_id?,
+        timestamp: Cow::Borrowed(timestamp.unwrap_or_default()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kraken::wire::{BookFrame, Envelope};
-    use crate::scan::tests::changed;
+    use crate::scan::tests::{changed, reads_what_serde_reads};
 
     /// What a scan accepts, serde reads the same, digit for digit.
     #[test]
@@ -83,5 +117,21 @@ mod tests {
             }
         }
         assert!(whole * 2 > frames.len() && spoilt > 1_000, "{whole} {spoilt}");
+    }
+
+    #[test]
+    fn trades_are_read_as_serde_reads_them() {
+        let frames = [
+            r#"{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"sell","price":64200.1,"qty":0.00250000,"ord_type":"limit","trade_id":4665906,"timestamp":"2026-01-05T10:00:00.123456Z"}]}"#,
+            r#"{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":64200,"qty":1.5,"ord_type":"market","trade_id":4665907,"timestamp":"2026-01-05T10:00:01.5Z"},{"symbol":"BTC/USD","side":"buy","price":64201.0,"qty":0.1,"ord_type":"market","trade_id":4665908,"timestamp":"2026-01-05T10:00:01.5Z"}]}"#,
+        ];
+        let parse = |bytes: &[u8]| {
+            let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+            assert_eq!((&*envelope.channel, &*envelope.kind), ("trade", "update"));
+            let rows: Vec<WireTrade<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
+            Some(format!("{rows:?}"))
+        };
+        let scan = |bytes: &[u8]| trades(bytes).map(|rows| format!("{:?}", rows.collect::<Vec<_>>()));
+        reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
     }
 }

@@ -96,7 +96,7 @@ pub(super) struct Ticker<'a> {
     pub(super) timestamp: Cow<'a, str>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct WireTrade<'a> {
     #[serde(borrow)]
     pub(super) symbol: Cow<'a, str>,

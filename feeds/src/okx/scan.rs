@@ -1,13 +1,13 @@
-//! Frames of one book, or of its best prices, scanned ([`crate::scan`]).
+//! Frames of one book, or of its best prices, and of trades, scanned ([`crate::scan`]).
 
 use std::borrow::Cow;
 
 use ticker_market::Levels;
 
-use super::wire::BookData;
+use super::wire::{BookData, WireTrade};
 use crate::Out;
-use crate::scan::{Scan, fill};
-use crate::wire::LevelPairs;
+use crate::scan::{Rows, Scan, fill};
+use crate::wire::{LevelPairs, Quoted};
 
 /// A frame of a channel of books.
 #[derive(Debug)]
@@ -65,6 +65,41 @@ fn data<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<BookData<'a>> {
     Some(BookData { asks, bids, ts: Cow::Borrowed(ts?), checksum, last, before })
 }
 
+/// The trades of a frame; `None` where it is not of the usual form.
+pub(super) fn trades(bytes: &[u8]) -> Option<Rows<'_, WireTrade<'_>>> {
+    let mut scan = Scan::new(bytes);
+    scan.eat(b"{\"arg\":{\"channel\":\"trades")?;
+    let _ = scan.eat(b"-all");
+    scan.eat(b"\",\"instId\":\"")?;
+    scan.until_quote()?;
+    scan.eat(b"},\"data\":")?;
+    let rows = scan.rows(trade, |_| Some(()))?;
+    scan.eat(b"}")?;
+    scan.end()?;
+    Some(rows)
+}
+
+fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
+    let (mut native, mut id, mut price, mut size, mut side, mut ts) = (None, None, None, None, None, None);
+    scan.fields(|scan, key| match key {
+        b"instId" => fill(&mut native, scan.text()),
+        b"tradeId" => fill(&mut id, scan.text()),
+        b"px" => fill(&mut price, scan.quoted()),
+        b"sz" => fill(&mut size, scan.quoted()),
+        b"side" => fill(&mut side, scan.text()),
+        b"ts" => fill(&mut ts, scan.text()),
+        _ => scan.pass_over(),
+    })?;
+    Some(WireTrade {
+        native: Cow::Borrowed(native?),
+        id: Cow::Borrowed(id?),
+        price: Quoted(price?),
+        size: Quoted(size?),
+        side: Cow::Borrowed(side?),
+        ts: Cow::Borrowed(ts?),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +128,20 @@ mod tests {
             Some(format!("{:?}", BookFrame { channel, native, action, book }))
         };
         reads_what_serde_reads(&frames, |bytes, out| book(bytes, out).map(|f| format!("{f:?}")), parse);
+    }
+
+    #[test]
+    fn trades_are_read_as_serde_reads_them() {
+        let text = include_str!("../../fixtures/okx/session.jsonl");
+        let is_trade = |line: &&str| line.contains(r#"{"channel":"trades"#) && line.contains("data");
+        let frames: Vec<&str> = text.lines().filter(is_trade).collect();
+        let parse = |bytes: &[u8]| {
+            let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
+            assert!(envelope.event.is_empty() && matches!(&*envelope.arg.channel, "trades" | "trades-all"));
+            let rows: Vec<WireTrade<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
+            Some(format!("{rows:?}"))
+        };
+        let scan = |bytes: &[u8]| trades(bytes).map(|rows| format!("{:?}", rows.collect::<Vec<_>>()));
+        reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct BookData<'a> {
 }
 
 /// `trades`
-#[derive(Deserialize)]
+#[derive(Deserialize, Debug)]
 pub(super) struct WireTrade<'a> {
     #[serde(borrow, rename = "instId")]
     pub(super) native: Cow<'a, str>,

@@ -30,7 +30,7 @@ pub(super) struct Binance {
 
 impl Default for Binance {
     fn default() -> Self {
-        Self::of(|book, _name, path| answer(book, path, ""))
+        Self::of(false, |book, _name, path| answer(book, path, ""))
     }
 }
 
@@ -109,14 +109,15 @@ fn answer(book: &Book, path: &str, more: &str) -> String {
 }
 
 impl Binance {
-    fn of(answer: fn(&Book, &str, &str) -> String) -> Self {
-        let books = Fetched::new(Form { depth: usize::MAX, difference, answer });
+    fn of(overlaps: bool, answer: fn(&Book, &str, &str) -> String) -> Self {
+        let books = Fetched::new(Form { depth: usize::MAX, overlaps, difference, answer });
         Self { books, readers: Readers::default(), synthetic: HashMap::new() }
     }
 
-    /// Of a futures market, USD-M or COIN-M.
+    /// Of a futures market, USD-M or COIN-M: "Drop any event where u is < lastUpdateId in the snapshot", not the one that
+    /// ends there.
     pub(super) fn futures() -> Self {
-        Self::of(|book, _name, path| answer(book, path, &format!(r#","E":{0},"T":{0}"#, book.made)))
+        Self::of(true, |book, _name, path| answer(book, path, &format!(r#","E":{0},"T":{0}"#, book.made)))
     }
 }
 

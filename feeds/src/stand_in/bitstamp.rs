@@ -16,7 +16,7 @@ use crate::Update;
 use crate::recording::{Line, Payload};
 use crate::symbols::joined;
 
-const FORM: Form = Form { depth: usize::MAX, difference, answer };
+const FORM: Form = Form { depth: usize::MAX, overlaps: false, difference, answer };
 
 /// Where books are, before the pair.
 const ORDER_BOOK: &str = "/api/v2/order_book/";

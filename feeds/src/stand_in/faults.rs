@@ -15,7 +15,7 @@ pub enum InjectionKind {
     Drop,
     /// It is sent twice.
     Double,
-    /// It is sent after the one that follows it.
+    /// It is sent after the one that follows it, or after so many that do.
     Reorder,
     /// One of its bytes becomes one that JSON does not allow.
     Corrupt,
@@ -62,11 +62,14 @@ enum When {
     OneIn(u64),
 }
 
-/// One fault, as text `drop:17` (the 17th frame of market data) or `drop:1/500` (one of 500, on average).
+/// One fault, as text `drop:17` (the 17th frame of market data) or `drop:1/500` (one of 500, on average). `reorder:17+12` is
+/// sent after the twelve that follow it: where books of several instruments take turns, the next frame of the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Injection {
     kind: InjectionKind,
     when: When,
+    /// After how many more it is sent; for [`InjectionKind::Reorder`].
+    late: u64,
 }
 
 /// Text that is no [`Injection`].
@@ -99,11 +102,16 @@ impl FromStr for Injection {
         let (kind, when) = text.split_once(':').ok_or_else(wrong)?;
         let kind = kind.parse().map_err(|_| wrong())?;
         let number = |text: &str| text.parse::<u64>().ok().filter(|n| *n > 0).ok_or_else(wrong);
+        let (when, late) = match when.split_once('+') {
+            Some((when, late)) if kind == InjectionKind::Reorder => (when, number(late)?),
+            Some(_) => return Err(wrong()),
+            None => (when, 1),
+        };
         let when = match when.strip_prefix("1/") {
             Some(of) => When::OneIn(number(of)?),
             None => When::At(number(when)?),
         };
-        Ok(Self { kind, when })
+        Ok(Self { kind, when, late })
     }
 }
 
@@ -113,8 +121,8 @@ pub(super) struct Faults {
     next: Option<InjectionKind>,
     rng: Rng,
     frames: u64,
-    /// Messages that wait for the frame after theirs.
-    held: Vec<Said>,
+    /// Messages that wait for a frame of this number, after which they are sent.
+    held: Vec<(u64, Vec<Said>)>,
     done: BTreeMap<&'static str, u64>,
 }
 
@@ -135,31 +143,31 @@ impl Faults {
     /// Passes on what a frame of market data became, or what is made of that.
     pub(super) fn pass(&mut self, told: Vec<Said>, said: &mut Vec<Said>) {
         self.frames += 1;
-        let mut kind = self.next.take();
+        let mut hit = self.next.take().map(|kind| (kind, 1));
         for injection in &self.injections {
             // Every injection draws, so that one does not change what another one does.
-            let hit = match injection.when {
+            let hits = match injection.when {
                 When::At(number) => number == self.frames,
                 When::OneIn(of) => self.rng.u64(..of) == 0,
             };
-            kind = kind.or(hit.then_some(injection.kind));
+            hit = hit.or(hits.then_some((injection.kind, injection.late)));
         }
-        let held = std::mem::take(&mut self.held);
-        if let Some(kind) = kind {
+        if let Some((kind, _)) = hit {
             *self.done.entry(kind.as_str()).or_default() += 1;
         }
-        match kind {
+        match hit {
             None => said.extend(told),
-            Some(InjectionKind::Drop) => {}
+            Some((InjectionKind::Drop, _)) => {}
             // Each by itself: what goes with a frame is a frame of its own.
-            Some(InjectionKind::Double) => said.extend(told.into_iter().flat_map(|s| [s.clone(), s])),
-            Some(InjectionKind::Reorder) => self.held = told,
-            Some(InjectionKind::Corrupt) => said.extend(told.into_iter().map(|s| self.spoil(s, corrupt))),
-            Some(InjectionKind::Alter) => said.extend(told.into_iter().map(|s| self.spoil(s, alter))),
-            Some(InjectionKind::Stall) => said.extend(sessions(&told).map(Said::Stall)),
-            Some(InjectionKind::Disconnect) => said.extend(sessions(&told).map(Said::Close)),
+            Some((InjectionKind::Double, _)) => said.extend(told.into_iter().flat_map(|s| [s.clone(), s])),
+            Some((InjectionKind::Reorder, late)) => self.held.push((self.frames.saturating_add(late), told)),
+            Some((InjectionKind::Corrupt, _)) => said.extend(told.into_iter().map(|s| self.spoil(s, corrupt))),
+            Some((InjectionKind::Alter, _)) => said.extend(told.into_iter().map(|s| self.spoil(s, alter))),
+            Some((InjectionKind::Stall, _)) => said.extend(sessions(&told).map(Said::Stall)),
+            Some((InjectionKind::Disconnect, _)) => said.extend(sessions(&told).map(Said::Close)),
         }
-        said.extend(held);
+        let frames = self.frames;
+        said.extend(self.held.extract_if(.., |(after, _)| *after <= frames).flat_map(|(_, told)| told));
     }
 
     fn spoil(&mut self, said: Said, how: fn(&mut Rng, Vec<u8>) -> Vec<u8>) -> Said {

@@ -46,6 +46,8 @@ pub(super) struct Book {
     /// The number of the last change.
     pub(super) last: u64,
     pub(super) made: String,
+    /// The snapshot may lack a part of the change that it ends with.
+    lacks_last: bool,
     buffered: Vec<String>,
 }
 
@@ -54,6 +56,8 @@ pub(super) struct Book {
 pub(super) struct Form {
     /// Levels a side that differences follow.
     pub(super) depth: usize,
+    /// Is the difference that ends where a snapshot does applied to it?
+    pub(super) overlaps: bool,
     pub(super) difference: for<'a> fn(&'a str) -> Option<Difference<'a>>,
     /// Answers a request for a book of that name, by that path.
     pub(super) answer: fn(&Book, name: &str, path: &str) -> String,
@@ -82,14 +86,15 @@ pub(super) fn changes<'a>(number: u64, bids: &[[&'a RawValue; 2]], asks: &[[&'a 
 impl Book {
     /// A part of it may be known already.
     fn apply(&mut self, difference: &Difference<'_>, depth: usize) {
-        if difference.last <= self.last {
+        let known = if self.lacks_last { self.last.saturating_sub(1) } else { self.last };
+        if difference.last <= known {
             return;
         }
-        for change in difference.changes.iter().filter(|change| change.number > self.last) {
+        for change in difference.changes.iter().filter(|change| change.number > known) {
             self.mirror.set(change.is_bid, change.price, change.size);
         }
         self.mirror.cut(depth);
-        self.last = difference.last;
+        (self.last, self.lacks_last) = (difference.last, false);
         self.made = difference.made.to_owned();
     }
 }
@@ -126,7 +131,7 @@ impl Fetched {
     /// A snapshot is in the recording here: those who waited for it are answered. One that the differences do not continue
     /// is none.
     pub(super) fn begin(&mut self, name: &str, snapshot: &Snapshot<'_>, said: &mut Vec<Said>) {
-        let Form { depth, difference, answer } = self.form;
+        let Form { depth, overlaps, difference, answer } = self.form;
         let Some(book) = self.books.keep(name) else { return };
         let first = book.buffered.first().and_then(|raw| difference(raw));
         let has_hole = first.is_some_and(|first| first.first > snapshot.number.saturating_add(1));
@@ -135,7 +140,7 @@ impl Fetched {
         }
         book.mirror.begin();
         book.mirror.set_pairs(&snapshot.bids, &snapshot.asks);
-        (book.last, book.made) = (snapshot.number, snapshot.made.to_owned());
+        (book.last, book.made, book.lacks_last) = (snapshot.number, snapshot.made.to_owned(), overlaps);
         for raw in std::mem::take(&mut book.buffered) {
             if let Some(difference) = difference(&raw) {
                 book.apply(&difference, depth);

@@ -22,7 +22,7 @@ const DEPTH: usize = 100;
 /// Levels a side of an answer, if none are asked for.
 const LIMIT: usize = 10;
 
-const FORM: Form = Form { depth: DEPTH, difference, answer };
+const FORM: Form = Form { depth: DEPTH, overlaps: false, difference, answer };
 
 #[derive(Debug)]
 pub(super) struct Gateio {

@@ -20,7 +20,7 @@ use crate::symbols::query;
 const BULLET: &str = "/api/v1/bullet-public";
 const TOKEN: &str = "stand-in-";
 
-const FORM: Form = Form { depth: usize::MAX, difference, answer };
+const FORM: Form = Form { depth: usize::MAX, overlaps: false, difference, answer };
 
 #[derive(Debug)]
 pub(super) struct Kucoin {
