@@ -1,11 +1,12 @@
 //! WebRTC: the edge as a peer of browsers. One UDP socket serves all of them; an offer comes by HTTP and is answered there
 //! (the form of WHEP), channel `ticker` carries the session, channel `ticker-live` what may be lost.
 //!
-//! Layout: [`socket`], packets; [`tcp`], packets where UDP is closed; [`peer`], one peer and its session; [`http`], offers and what is said of them later;
+//! Layout: [`socket`], packets; [`tcp`], packets where UDP is closed; [`peer`], one peer and its session; [`inbox`], what waits for it; [`http`], offers and what is said of them later;
 //! [`admission`], how many; [`relay`], the servers that readers are told of. Here: who is there.
 
 mod admission;
 mod http;
+mod inbox;
 mod peer;
 mod relay;
 mod socket;
@@ -22,7 +23,7 @@ use ticker_rtc::agent::{AgentError, Certificate};
 use ticker_rtc::{str0m, stun};
 use ticker_runtime::admin::BindError;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::EdgeError;
 use crate::config::Config;
@@ -81,15 +82,15 @@ struct Table {
     /// By the id that only its owner was told.
     peers: HashMap<String, Entry>,
     /// By our username fragment.
-    fragments: HashMap<String, mpsc::Sender<Packet>>,
+    fragments: HashMap<String, inbox::Sender<Packet>>,
     /// By addresses from which they have proven to be who they are.
-    sources: HashMap<SocketAddr, mpsc::Sender<Packet>>,
+    sources: HashMap<SocketAddr, inbox::Sender<Packet>>,
 }
 
 /// A peer, as others see it.
 #[derive(Clone)]
 struct Entry {
-    control: mpsc::Sender<Control>,
+    control: inbox::Sender<Control>,
     /// Our username fragment: names the present run of ICE.
     fragment: String,
     /// The other end's.
@@ -194,7 +195,7 @@ impl Service {
         }
     }
 
-    fn addressee(&self, from: SocketAddr, bytes: &[u8]) -> Option<mpsc::Sender<Packet>> {
+    fn addressee(&self, from: SocketAddr, bytes: &[u8]) -> Option<inbox::Sender<Packet>> {
         let table = self.table();
         match stun::Packet::of(bytes) {
             stun::Packet::Check { to, .. } => table.fragments.get(to).cloned(),
@@ -248,13 +249,13 @@ struct Registration {
     service: Arc<Service>,
     id: String,
     fragment: String,
-    packets: mpsc::Sender<Packet>,
+    packets: inbox::Sender<Packet>,
     sources: Vec<SocketAddr>,
     is_connecting: bool,
 }
 
 impl Registration {
-    fn new(service: &Arc<Service>, id: &str, entry: Entry, packets: mpsc::Sender<Packet>) -> Self {
+    fn new(service: &Arc<Service>, id: &str, entry: Entry, packets: inbox::Sender<Packet>) -> Self {
         let fragment = entry.fragment.clone();
         let mut table = service.table();
         table.fragments.insert(fragment.clone(), packets.clone());
@@ -299,8 +300,8 @@ impl Registration {
 }
 
 /// Takes an address from a peer, if it still has it.
-fn release(table: &mut Table, source: SocketAddr, packets: &mpsc::Sender<Packet>) {
-    if table.sources.get(&source).is_some_and(|p| p.same_channel(packets)) {
+fn release(table: &mut Table, source: SocketAddr, packets: &inbox::Sender<Packet>) {
+    if table.sources.get(&source).is_some_and(|p| p.same(packets)) {
         table.sources.remove(&source);
     }
 }

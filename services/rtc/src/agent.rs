@@ -23,12 +23,13 @@ pub const SESSION_ID: u16 = 0;
 /// See [`SESSION_ID`].
 pub const LIVE_ID: u16 = 1;
 
-/// A packet of ours is no larger (without the headers of IP and UDP), in bytes: what WebRTC takes every path to bear.
-pub const MTU: usize = 1_200;
+/// A packet of ours is no larger (without the headers of IP and UDP), in bytes: what every path of IPv6 bears (1,280 bytes, RFC 8200
+/// §5) through a channel of TURN. Browsers send the same: SCTP packets of up to 1,191 bytes in records of DTLS.
+pub const MTU: usize = 1_228;
 
 /// Messages that are written together go in one packet if that is the sum of what each takes ([`message_bytes`]), at most:
 /// the MTU without what DTLS and str0m's SCTP put before them.
-pub const PACKET_BYTES: usize = 1_144;
+pub const PACKET_BYTES: usize = 1_172;
 
 /// What a message takes of a packet: itself, the header of a chunk of data before it (RFC 9260 §3.3.1), padding behind it.
 pub const fn message_bytes(length: usize) -> usize {

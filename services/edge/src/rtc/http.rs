@@ -17,14 +17,14 @@ use ticker_rtc::crypto;
 use ticker_rtc::sdp::{Description, Fragment, SdpError, Setup};
 use ticker_rtc::str0m::IceCreds;
 use ticker_session::catalogue::Refusal;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::framing::Framing;
 use crate::library::From;
 use crate::pipe::Pipe;
 use crate::routes::{Web, problem};
 use crate::rtc::peer::Peer;
-use crate::rtc::{CONTROLS_MAX, Control, Entry, INBOX_MAX, Registration, Service};
+use crate::rtc::{CONTROLS_MAX, Control, Entry, INBOX_MAX, Registration, Service, inbox};
 use crate::{byte_session, params, webtransport};
 
 /// What an offer is, and what is added to one.
@@ -224,7 +224,7 @@ impl Service {
     }
 
     /// The way to a peer that is to end: from here on it is not there, however long its last words take.
-    fn take_leave(&self, id: &str) -> Option<mpsc::Sender<Control>> {
+    fn take_leave(&self, id: &str) -> Option<inbox::Sender<Control>> {
         let mut table = self.table();
         let entry = table.peers.get_mut(id).filter(|entry| !entry.is_ending)?;
         entry.is_ending = true;
@@ -293,11 +293,12 @@ impl Service {
             media: offered.media,
             data: offered.data,
         };
-        let (packets, inbox) = mpsc::channel(INBOX_MAX);
-        let (control, controls) = mpsc::channel(CONTROLS_MAX);
+        let (packets, received) = inbox::queue(INBOX_MAX);
+        let (control, controls) = inbox::queue(CONTROLS_MAX);
         let entry = Entry { control, fragment: ufrag.clone(), remote: offered.ufrag, mid, is_ending: false };
         let registration = Registration::new(self, &id, entry, packets);
-        web.connections.spawn(Peer::new(registration, rtc, (inbox, controls), (pipe, framing), pass, now).run());
+        let peer = Peer::new(registration, rtc, (received, controls), (pipe, framing), pass, now);
+        web.connections.spawn(Box::new(peer).run());
         Ok((id, answer.to_string(), ufrag))
     }
 }

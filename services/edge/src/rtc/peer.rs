@@ -14,14 +14,13 @@ use ticker_rtc::str0m::net::{Protocol, Receive};
 use ticker_rtc::str0m::{Event, Input, Output, Rtc, RtcError};
 use ticker_rtc::{crypto, framing, stun};
 use ticker_session::catalogue::Refusal;
-use tokio::sync::mpsc;
 
 use crate::batches::Gathering;
 use crate::framing::Framing;
 use crate::pipe::{Pipe, Requests};
 use crate::rtc::socket::{Outgoing, Path};
 use crate::rtc::tcp::Writer;
-use crate::rtc::{Control, Over, Packet, Registration};
+use crate::rtc::{Control, Over, Packet, Registration, inbox};
 
 /// How long a peer may take to open the session's channel.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -89,8 +88,8 @@ enum Stage {
 pub(super) struct Peer {
     registration: Registration,
     rtc: Rtc,
-    inbox: mpsc::Receiver<Packet>,
-    control: mpsc::Receiver<Control>,
+    inbox: inbox::Receiver<Packet>,
+    control: inbox::Receiver<Control>,
     pipe: Pipe,
     framing: Framing,
     began: Instant,
@@ -145,7 +144,7 @@ impl Peer {
     pub(super) fn new(
         registration: Registration,
         rtc: Rtc,
-        (inbox, control): (mpsc::Receiver<Packet>, mpsc::Receiver<Control>),
+        (inbox, control): (inbox::Receiver<Packet>, inbox::Receiver<Control>),
         (pipe, framing): (Pipe, Framing),
         password: String,
         now: Instant,
@@ -180,8 +179,8 @@ impl Peer {
         }
     }
 
-    /// Serves it to its end.
-    pub(super) async fn run(mut self) {
+    /// Serves it to its end. Boxed, because what a future is given it keeps beside what becomes of it: a peer is 10 KiB.
+    pub(super) async fn run(mut self: Box<Self>) {
         let requests = self.pipe.requests();
         loop {
             let wake = match self.step(Instant::now()) {
@@ -203,15 +202,12 @@ impl Peer {
                 let mut first = None;
                 tokio::select! {
                     biased;
-                    control = self.control.recv() => self.obey(control),
+                    control = self.control.next() => self.obey(control),
                     batch = self.pipe.next(), if takes => match batch {
                         Some(batch) => self.queue(&batch),
                         None => self.end(),
                     },
-                    packet = self.inbox.recv(), if patience.is_none() => match packet {
-                        Some(packet) => first = Some(packet),
-                        None => return,
-                    },
+                    packet = self.inbox.next(), if patience.is_none() => first = Some(packet),
                     () = tokio::time::sleep_until(gathers.map_or(wake, |due| wake.min(due)).into()) => {
                         let now = Instant::now();
                         if gathers.take_if(|due| *due <= now).is_some() {
@@ -230,9 +226,9 @@ impl Peer {
         }
     }
 
-    fn obey(&mut self, control: Option<Control>) {
+    fn obey(&mut self, control: Control) {
         match control {
-            Some(Control::Restart { remote, local, done }) => {
+            Control::Restart { remote, local, done } => {
                 self.registration.rename(&local.ufrag, &remote.ufrag);
                 let mut api = self.rtc.direct_api();
                 api.set_remote_ice_credentials(remote);
@@ -241,7 +237,7 @@ impl Peer {
                 // Whoever asked may have gone.
                 let _ = done.send(());
             }
-            Some(Control::End) | None => self.end(),
+            Control::End => self.end(),
         }
     }
 
@@ -270,7 +266,7 @@ impl Peer {
                             if matches!(self.stage, Stage::Closes(_)) && self.last.len() < LAST_MAX {
                                 self.last.push((to, packet.contents.to_vec()));
                             }
-                            self.out.push(to, &packet.contents);
+                            self.out.push(to, packet.contents.into());
                         }
                         (_, to) => {
                             if let Some(connection) = self.tcp.iter_mut().find(|c| c.remote == to) {
@@ -359,11 +355,11 @@ impl Peer {
     }
 
     /// Says the end again: who has not heard it would wait for half a minute.
-    async fn repeat_last(mut self) {
+    async fn repeat_last(&mut self) {
         for pause in LAST_PAUSES.into_iter().filter(|_| !self.last.is_empty()) {
             tokio::time::sleep(pause).await;
             for (to, packet) in &self.last {
-                self.out.push(*to, packet);
+                self.out.push(*to, packet.clone());
             }
             self.out.send(&self.registration.service.socket, self.local);
         }
@@ -376,7 +372,7 @@ impl Peer {
         let most = if self.is_secure { PACKETS_MAX } else { 1 };
         let mut next = first;
         for _ in 0..most {
-            let Some(packet) = next.take().or_else(|| self.inbox.try_recv().ok()) else { break };
+            let Some(packet) = next.take().or_else(|| self.inbox.try_next()) else { break };
             self.take(&packet, now)?;
         }
         Ok(())

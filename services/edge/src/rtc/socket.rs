@@ -109,9 +109,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn push(&mut self, to: SocketAddr, packet: &[u8]) {
-        self.bytes.extend_from_slice(packet);
+    pub(super) fn push(&mut self, to: SocketAddr, packet: Vec<u8>) {
         self.packets.push((to, packet.len()));
+        if self.bytes.is_empty() {
+            // Mostly it is the only one.
+            self.bytes = packet;
+        } else {
+            self.bytes.extend_from_slice(&packet);
+        }
     }
 
     /// Sends all of it, and keeps no memory.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::rtc::socket::Path;
-use crate::rtc::{Over, Packet, Service};
+use crate::rtc::{Over, Packet, Service, inbox};
 
 /// Connections that have not proven whose they are, at most.
 const UNPROVEN_MAX: usize = 256;
@@ -132,7 +132,7 @@ async fn connection(service: Arc<Service>, mut stream: TcpStream, from: SocketAd
     let (weak, state) = (writes.downgrade(), Arc::<State>::default());
     // The peer has them from the first check on; without a peer the connection ends.
     let mut first = Some(Writer { writes, state: Arc::clone(&state) });
-    let (mut frames, mut peer) = (Frames::default(), None::<mpsc::Sender<Packet>>);
+    let (mut frames, mut peer) = (Frames::default(), None::<inbox::Sender<Packet>>);
     let (mut unproven, deadline) = (Some(unproven), tokio::time::Instant::now() + UNPROVEN);
     let counted = |name: &'static str| metrics::counter!(name).increment(1);
     loop {

@@ -7,11 +7,11 @@ fn service() -> Arc<Service> {
     Service::open(&config).expect("a free port").expect("configured")
 }
 
-fn register(service: &Arc<Service>, name: &str) -> (Registration, mpsc::Receiver<Packet>, mpsc::Receiver<Control>) {
-    let (packets, inbox) = mpsc::channel(INBOX_MAX);
-    let (control, controls) = mpsc::channel(CONTROLS_MAX);
+fn register(service: &Arc<Service>, name: &str) -> (Registration, inbox::Receiver<Packet>, inbox::Receiver<Control>) {
+    let (packets, received) = inbox::queue(INBOX_MAX);
+    let (control, controls) = inbox::queue(CONTROLS_MAX);
     let entry = Entry { control, fragment: name.into(), remote: "abcd".into(), mid: "0".into(), is_ending: false };
-    (Registration::new(service, &format!("id-{name}"), entry, packets), inbox, controls)
+    (Registration::new(service, &format!("id-{name}"), entry, packets), received, controls)
 }
 
 /// A check for that agent, proven to nobody.
@@ -34,9 +34,7 @@ async fn checks_go_by_name_and_records_by_address() {
     let (mut first, _inbox, _control) = register(&service, "aaaa");
     let (mut second, _inbox, _control) = register(&service, "bbbb");
     let here: SocketAddr = ([192, 0, 2, 1], 5_000).into();
-    let is = |peer: &Registration, bytes: &[u8]| {
-        service.addressee(here, bytes).is_some_and(|p| p.same_channel(&peer.packets))
-    };
+    let is = |peer: &Registration, bytes: &[u8]| service.addressee(here, bytes).is_some_and(|p| p.same(&peer.packets));
     assert!(is(&first, &check("aaaa")) && is(&second, &check("bbbb")));
     assert!(service.addressee(here, &check("cccc")).is_none());
     assert!(service.addressee(here, RECORD).is_none(), "nobody has proven to be there");

@@ -165,6 +165,19 @@ impl PendingResetCompletions {
     }
 }
 
+/// Bytes of each stream that a SACK confirms. Chunks of one stream mostly follow each other.
+#[derive(Debug, Default)]
+struct AckedBytes(Vec<(StreamId, i64)>);
+
+impl AckedBytes {
+    fn add(&mut self, id: StreamId, bytes: i64) {
+        match self.0.iter_mut().rev().find(|(known, _)| *known == id) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.0.push((id, bytes)),
+        }
+    }
+}
+
 #[derive(Debug, Copy, Clone)]
 enum DeferredForwardTsnKind {
     Ordered {
@@ -2560,7 +2573,7 @@ impl Association {
             self.on_cumulative_tsn_ack_point_advanced(total_bytes_acked, now);
         }
 
-        for (si, n_bytes_acked) in &bytes_acked_per_stream {
+        for (si, n_bytes_acked) in &bytes_acked_per_stream.0 {
             if let Some(s) = self.streams.get_mut(si) {
                 if s.on_buffer_released(*n_bytes_acked) {
                     self.events
@@ -3017,8 +3030,8 @@ impl Association {
         &mut self,
         d: &ChunkSelectiveAck,
         now: Instant,
-    ) -> Result<(HashMap<u16, i64>, u32)> {
-        let mut bytes_acked_per_stream = HashMap::new();
+    ) -> Result<(AckedBytes, u32)> {
+        let mut bytes_acked_per_stream = AckedBytes::default();
         let mut newly_acked_data = false;
         let earliest_outstanding = self.outbound_queue.earliest_outstanding_tsn();
 
@@ -3040,9 +3053,7 @@ impl Association {
                         .get(&c.stream_identifier)
                         .is_some_and(|stream| c.message_id < stream.first_message_id)
                     {
-                        *bytes_acked_per_stream
-                            .entry(c.stream_identifier)
-                            .or_insert(0) += n_bytes_acked;
+                        bytes_acked_per_stream.add(c.stream_identifier, n_bytes_acked);
                     }
 
                     // RFC 4960 sec 6.3.1.  RTO Calculation
@@ -3111,9 +3122,7 @@ impl Association {
                             .get(&c.stream_identifier)
                             .is_some_and(|stream| c.message_id < stream.first_message_id)
                         {
-                            *bytes_acked_per_stream
-                                .entry(c.stream_identifier)
-                                .or_insert(0) += n_bytes_acked;
+                            bytes_acked_per_stream.add(c.stream_identifier, n_bytes_acked);
                         }
 
                         trace!("[{}] tsn={} has been sacked", self.side, c.tsn);
@@ -4285,7 +4294,10 @@ impl Association {
     }
 
     /// send_payload_data sends the data chunks.
-    pub(crate) fn send_payload_data(&mut self, message: Vec<ChunkPayloadData>) -> Result<()> {
+    pub(crate) fn send_payload_data(
+        &mut self,
+        message: impl IntoIterator<Item = ChunkPayloadData>,
+    ) -> Result<()> {
         let state = self.state();
         if state != AssociationState::Established {
             return Err(Error::ErrPayloadDataStateNotExist);

@@ -6,8 +6,6 @@ use crate::queue::reassembly_queue::{Chunks, ReassemblyQueue};
 use crate::{ErrorCauseCode, Side};
 
 use crate::util::{ByteSlice, BytesArray, BytesSource};
-use alloc::vec;
-use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use log::{debug, error, trace};
@@ -338,21 +336,18 @@ impl<'a> Stream<'a> {
         };
 
         let (p, _) = source.pop_chunk(self.association.max_send_message_size() as usize);
+        let length = p.len();
 
         if let Some(s) = self.association.streams.get_mut(&self.stream_identifier) {
-            let (is_buffered_amount_high, mut chunks) = s.packetize(&p, ppi);
-            for chunk in &mut chunks {
-                chunk.reliability = Some((s.reliability_type, s.reliability_value));
-            }
-            let queued = !chunks.is_empty();
+            let (is_buffered_amount_high, chunks) = s.packetize(p, ppi);
             self.association.send_payload_data(chunks)?;
-            if queued {
+            if length != 0 {
                 self.association
                     .streams
                     .get_mut(&self.stream_identifier)
                     .expect("accepted stream remains registered")
                     .stats
-                    .sent(ppi, p.len());
+                    .sent(ppi, length);
             }
 
             if is_buffered_amount_high {
@@ -366,7 +361,7 @@ impl<'a> Stream<'a> {
                     ));
             }
 
-            Ok(p.len())
+            Ok(length)
         } else {
             Err(Error::ErrStreamClosed)
         }
@@ -656,44 +651,44 @@ impl StreamState {
 
     fn packetize(
         &mut self,
-        raw: &Bytes,
+        mut raw: Bytes,
         ppi: PayloadProtocolIdentifier,
-    ) -> (bool, Vec<ChunkPayloadData>) {
-        let mut i = 0;
-        let mut remaining = raw.len();
+    ) -> (bool, impl Iterator<Item = ChunkPayloadData> + use<>) {
+        let length = raw.len();
+        let max_payload_size = self.max_payload_size as usize;
 
         // From draft-ietf-rtcweb-data-protocol-09, section 6:
         //   All Data Channel Establishment Protocol messages MUST be sent using
         //   ordered delivery and reliable transmission.
         let unordered = ppi != PayloadProtocolIdentifier::Dcep && self.unordered;
+        let stream_identifier = self.stream_identifier;
+        let stream_sequence_number = self.sequence_number;
+        let reliability = Some((self.reliability_type, self.reliability_value));
 
-        let mut chunks = vec![];
-
-        while remaining != 0 {
-            // self.association.max_payload_size
-            let fragment_size = core::cmp::min(self.max_payload_size as usize, remaining);
-
-            // Copy the userdata since we'll have to store it until acked
-            // and the caller may re-use the buffer in the mean time
-            let user_data = raw.slice(i..i + fragment_size);
-
-            let chunk = ChunkPayloadData {
-                stream_identifier: self.stream_identifier,
+        let chunks = core::iter::from_fn(move || {
+            if raw.is_empty() {
+                return None;
+            }
+            let beginning_fragment = raw.len() == length;
+            let ending_fragment = raw.len() <= max_payload_size;
+            // The last part takes the memory itself, so a message that is one chunk has it alone.
+            let user_data = if ending_fragment {
+                core::mem::take(&mut raw)
+            } else {
+                raw.split_to(max_payload_size)
+            };
+            Some(ChunkPayloadData {
+                stream_identifier,
                 user_data,
                 unordered,
-                beginning_fragment: i == 0,
-                ending_fragment: remaining - fragment_size == 0,
-                immediate_sack: false,
+                beginning_fragment,
+                ending_fragment,
                 payload_type: ppi,
-                stream_sequence_number: self.sequence_number,
+                stream_sequence_number,
+                reliability,
                 ..Default::default()
-            };
-
-            chunks.push(chunk);
-
-            remaining -= fragment_size;
-            i += fragment_size;
-        }
+            })
+        });
 
         // RFC 4960 Sec 6.6
         // Note: When transmitting ordered and unordered data, an endpoint does
@@ -704,7 +699,7 @@ impl StreamState {
         }
 
         let old_amount = self.buffered_amount;
-        self.buffered_amount += raw.len();
+        self.buffered_amount += length;
         let new_amount = self.buffered_amount;
 
         // Check if we crossed the high threshold

@@ -1,18 +1,17 @@
 use alloc::vec::Vec;
-use std::hash::BuildHasherDefault;
 use std::time::Instant;
 
-use super::payload_queue::PayloadQueue;
+use super::flight_queue::FlightQueue;
 use super::pending_queue::PendingQueue;
 use crate::chunk::chunk_payload_data::ChunkPayloadData;
 
-/// Coordinates the existing flat pending queue and TSN-indexed flight queue.
+/// Coordinates the existing flat pending queue and the flight queue.
 /// Message tags identify siblings without retaining a per-message allocation
 /// or requiring their TSNs to be consecutive. Only abandonment scans siblings.
 #[derive(Debug, Default)]
 pub(crate) struct OutboundQueue {
     pending: PendingQueue,
-    inflight: PayloadQueue<BuildHasherDefault<rustc_hash::FxHasher>>,
+    inflight: FlightQueue,
     next_message_id: u64,
     next_unstarted_message_id: u64,
     /// Some message has had a lifetime.
@@ -26,14 +25,11 @@ impl OutboundQueue {
         self.next_message_id
     }
 
-    pub(crate) fn push(&mut self, chunks: Vec<ChunkPayloadData>) {
-        if chunks.is_empty() {
-            return;
-        }
+    pub(crate) fn push(&mut self, chunks: impl IntoIterator<Item = ChunkPayloadData>) {
         let message_id = self.next_message_id;
-        // Never alias a still-queued message, even on counter exhaustion.
-        self.next_message_id = message_id.checked_add(1).expect("message ID exhausted");
         for mut chunk in chunks {
+            // Never alias a still-queued message, even on counter exhaustion.
+            self.next_message_id = message_id.checked_add(1).expect("message ID exhausted");
             chunk.message_id = message_id;
             self.timed |= matches!(
                 chunk.reliability,
@@ -89,7 +85,7 @@ impl OutboundQueue {
         Some((stream, unordered, bytes))
     }
 
-    /// Assign the next TSN and retain the chunk in the hash-indexed flight queue.
+    /// Assign the next TSN and retain the chunk in the flight queue.
     pub(crate) fn send_next(
         &mut self,
         next_tsn: &mut u32,
@@ -103,7 +99,7 @@ impl OutboundQueue {
         *next_tsn = next_tsn.wrapping_add(1);
         chunk.since = Some(now);
         chunk.nsent = 1;
-        self.inflight.push_no_check(chunk);
+        self.inflight.push(chunk);
         self.inflight.get(tsn)
     }
 
@@ -181,7 +177,7 @@ impl OutboundQueue {
             chunk.ending_fragment = true;
             chunk.abandoned = true;
             chunk.retransmit = false;
-            self.inflight.push_no_check(chunk);
+            self.inflight.push(chunk);
         }
         Some((stream, bytes + inflight_bytes))
     }
@@ -191,16 +187,13 @@ impl OutboundQueue {
     /// expiry is independent of send limits.
     pub(crate) fn expired_inflight(&self, now: Instant) -> Vec<u32> {
         self.inflight
-            .sorted
             .iter()
-            .copied()
-            .filter(|tsn| {
-                self.inflight.get(*tsn).is_some_and(|c| {
-                    !c.abandoned
-                        && c.deadline.is_some_and(|deadline| now >= deadline)
-                        && (!c.acked || self.pending.contains_message(c.message_id))
-                })
+            .filter(|c| {
+                !c.abandoned
+                    && c.deadline.is_some_and(|deadline| now >= deadline)
+                    && (!c.acked || self.pending.contains_message(c.message_id))
             })
+            .map(|c| c.tsn)
             .collect()
     }
 
@@ -226,11 +219,10 @@ impl OutboundQueue {
     }
 
     pub(crate) fn earliest_outstanding_tsn(&self) -> Option<u32> {
-        self.inflight.sorted.iter().copied().find(|tsn| {
-            self.inflight
-                .get(*tsn)
-                .is_some_and(|c| !c.acked && !c.abandoned)
-        })
+        self.inflight
+            .iter()
+            .find(|c| !c.acked && !c.abandoned)
+            .map(|c| c.tsn)
     }
 
     pub(crate) fn inflight_len(&self) -> usize {

@@ -6,13 +6,11 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 
-/// `S` may be a quick hasher only where the TSNs are our own.
 #[derive(Default, Debug)]
-pub(crate) struct PayloadQueue<S = RandomState> {
+pub(crate) struct PayloadQueue {
     // length: usize,
-    chunk_map: HashMap<u32, ChunkPayloadData, S>,
+    chunk_map: HashMap<u32, ChunkPayloadData>,
     pub(crate) sorted: VecDeque<u32>,
     dup_tsn: Vec<u32>,
     n_bytes: usize,
@@ -22,9 +20,7 @@ impl PayloadQueue {
     pub(crate) fn new() -> Self {
         PayloadQueue::default()
     }
-}
 
-impl<S: BuildHasher> PayloadQueue<S> {
     pub(crate) fn update_sorted_keys(&mut self) {
         // Only the last one is new, and mostly in its place.
         if let [.., before, last] = self.sorted.make_contiguous() {
