@@ -280,8 +280,6 @@ impl Drop for Folder {
 const COINBASE: &str = "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_candles_heartbeats.jsonl.zst";
 const BINANCE: &str = "binance-spot/2021-04-05_10sym_depth_bookTicker_aggTrade.jsonl.zst";
 
-/// Two venues over two connections each, killed in the midst: what was flushed is there once, and all files together replay
-/// as what was played.
 #[test]
 fn a_replay_names_the_books_that_never_had_a_snapshot() {
     let header = r#"{"t":"header","format":"mdrec/1","venue":"binance-spot"}"#.to_owned();
@@ -324,6 +322,8 @@ fn a_replay_names_the_books_that_never_had_a_snapshot() {
     std::fs::remove_file(&path).expect("removed");
 }
 
+/// Two venues over two connections each, killed in the midst: what was flushed is there once, and all files together replay
+/// as what was played.
 #[test]
 fn several_connections_recorded_through_a_kill_replay_merged() {
     let (Some(coinbase), Some(binance)) = (recording_of(COINBASE), recording_of(BINANCE)) else {

@@ -21,6 +21,12 @@ const SHARED_BYTES_MIN: usize = 1_024;
 /// A datagram of ours is no larger: what every path and browser takes.
 const DATAGRAM_BYTES_MAX: usize = 1_100;
 
+/// Whether a path loses packets is looked at after so many batches.
+const LOSS_LOOK: u32 = 64;
+
+/// Where a round trip takes less, what is lost did not find room somewhere, and more of it would make that worse.
+const FAR: Duration = Duration::from_millis(5);
+
 /// The form of a session's messages that are framed so.
 pub(crate) fn form(framing: Framing) -> Form {
     match framing {
@@ -28,12 +34,6 @@ pub(crate) fn form(framing: Framing) -> Form {
         Framing::Lengths => Form::Protobuf,
     }
 }
-
-/// Whether a path loses packets is looked at after so many batches.
-const LOSS_LOOK: u32 = 64;
-
-/// Where a round trip takes less, what is lost did not find room somewhere, and more of it would make that worse.
-const FAR: Duration = Duration::from_millis(5);
 
 /// Where a session's datagrams go.
 pub(crate) struct Datagrams {
@@ -104,7 +104,7 @@ impl Datagrams {
 
     /// Looks now and then whether the path loses packets.
     fn is_lossy(&mut self) -> bool {
-        self.until_look = self.until_look.saturating_sub(1);
+        self.until_look -= 1;
         if self.until_look == 0 {
             self.until_look = LOSS_LOOK;
             let path = self.connection.stats().path;

@@ -15,7 +15,6 @@ use ticker_session::{Closing, Ending, Need, Page, SessionId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::batches;
-use crate::pace::Pace;
 
 /// Commands that wait for a shard, at most; who has more waits.
 pub(crate) const COMMANDS_MAX: usize = 4_096;
@@ -148,23 +147,11 @@ pub(crate) struct ShardHandle {
     waker: Arc<mio::Waker>,
     /// The shard has been woken and has not looked yet.
     woken: Arc<AtomicBool>,
-    /// Of sessions whose messages go in packets.
-    pace: Option<Arc<Pace>>,
 }
 
 impl ShardHandle {
     pub(crate) fn new(commands: SyncSender<Command>, waker: Arc<mio::Waker>, woken: Arc<AtomicBool>) -> Self {
-        Self { commands, waker, woken, pace: None }
-    }
-
-    /// The same, for sessions whose messages go in packets.
-    pub(crate) fn paced(&self, pace: &Arc<Pace>) -> Self {
-        Self { pace: Some(Arc::clone(pace)), ..self.clone() }
-    }
-
-    /// How long messages are gathered into a packet now.
-    pub(crate) fn gathering(&self) -> Duration {
-        self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.gathering())
+        Self { commands, waker, woken }
     }
 
     /// Tells the shard; waits while its queue is full. Returns false if the shard is gone.

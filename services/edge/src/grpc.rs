@@ -85,7 +85,10 @@ impl MarketData for Service {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let stalled = stalled(&request);
         let subscribe = Subscribe::from(request.into_inner());
-        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe), stalled).await.map_err(status)?;
+        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, Some(subscribe), stalled)
+            .await
+            .map_err(status)?
+            .paced(&self.web.pace);
         Ok(Response::new(messages(pipe)))
     }
 
@@ -93,7 +96,10 @@ impl MarketData for Service {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, None, stalled(&request)).await.map_err(status)?;
+        let pipe = Pipe::open(self.web.shard(), Form::Protobuf, None, stalled(&request))
+            .await
+            .map_err(status)?
+            .paced(&self.web.pace);
         let requests = pipe.requests();
         let mut incoming = request.into_inner();
         tokio::spawn(async move {

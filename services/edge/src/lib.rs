@@ -183,6 +183,7 @@ impl Edge {
                 port: sockets.addr.port(),
             }),
             rtc: rtc.clone(),
+            pace: None,
         };
         let rtc_addr = rtc.as_ref().map(|service| service.local_addr());
         let packets = rtc.map(|service| tokio::spawn(service.run()));

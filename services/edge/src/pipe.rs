@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::batches::{self, Gathering};
 use crate::command::{Command, OpenPipe, PipeId, PipeState, ShardHandle, Stalled};
-use crate::pace::PACKET_BYTES;
+use crate::pace::{PACKET_BYTES, Pace};
 
 /// A session, read as batches of messages.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Pipe {
     stalled: Stalled,
     /// Taken out, and not given yet.
     held: Option<Vec<Encoded>>,
+    /// How messages are gathered, where they go in packets of QUIC.
+    pace: Option<Arc<Pace>>,
     /// When messages were last taken out, where they are gathered.
     taken: Option<Instant>,
     /// The shard is to be told that there is room.
@@ -76,7 +78,8 @@ impl Pipe {
             return Err(gone());
         }
         let id = answer.await.map_err(|_| gone())??;
-        Ok(Self { shard, id, messages, state, stalled, held: None, taken: None, owes: false, is_lossy: false })
+        let (held, pace, taken) = (None, None, None);
+        Ok(Self { shard, id, messages, state, stalled, held, pace, taken, owes: false, is_lossy: false })
     }
 
     /// The next messages; `None` when the session is over. Safe to cancel: nothing is lost.
@@ -93,23 +96,31 @@ impl Pipe {
         self.held.take()
     }
 
-    /// What follows the last messages closely is taken out together, up to a packet of it, where the pace says so; what comes
-    /// after a pause at once.
+    /// The same for a transport whose messages go in packets. What follows the last messages closely is then given together,
+    /// up to a packet of it, as the pace says; what comes after a pause at once.
+    pub(crate) fn paced(mut self, pace: &Option<Arc<Pace>>) -> Self {
+        self.pace.clone_from(pace);
+        self
+    }
+
     async fn taken_out(&mut self) -> Option<Vec<Encoded>> {
-        let gathering = self.shard.gathering();
-        if gathering.is_zero() {
-            return self.messages.next().await;
-        }
-        let now = Instant::now();
-        if let Some(due) = self.taken.map(|taken| taken + gathering).filter(|due| now < *due) {
-            self.messages.gather(Gathering { room: PACKET_BYTES, size: |one| one.bytes.len() });
-            if let Ok(next) = tokio::time::timeout_at(due, self.messages.next()).await {
-                self.taken = Some(Instant::now());
-                return next;
+        let Some(pace) = &self.pace else { return self.messages.next().await };
+        let due = self.taken.map(|taken| taken + pace.gathering()).filter(|due| Instant::now() < *due);
+        let gathered = match due {
+            Some(due) => {
+                self.messages.gather(Gathering { room: PACKET_BYTES, size: |one| one.bytes.len() });
+                tokio::time::timeout_at(due, self.messages.next()).await.ok()
             }
-            self.messages.hurry();
-        }
-        let next = self.messages.next().await;
+            None => None,
+        };
+        let next = match gathered {
+            Some(next) => next,
+            None => {
+                // Also where this was cancelled while it gathered.
+                self.messages.hurry();
+                self.messages.next().await
+            }
+        };
         self.taken = Some(Instant::now());
         next
     }
@@ -186,7 +197,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pace::Pace;
 
     /// A pipe of a busy process, and the shard's end of it.
     fn paced() -> (batches::Sender, Pipe, Duration) {
@@ -195,14 +205,16 @@ mod tests {
         let (commands, _) = sync_channel(1);
         let pace = Arc::<Pace>::default();
         (0..32).for_each(|_| pace.used(1.0));
-        let shard = ShardHandle::new(commands, Arc::new(waker), Arc::<AtomicBool>::default()).paced(&pace);
+        let shard = ShardHandle::new(commands, Arc::new(waker), Arc::<AtomicBool>::default());
         let (sender, messages) = batches::queue();
         let (state, stalled) = (Arc::default(), Stalled::default());
         let id = PipeId { key: 0, generation: 0 };
+        let (gathering, pace) = (pace.gathering(), Some(pace));
+        let (held, taken) = (None, None);
         (
             sender,
-            Pipe { shard, id, messages, state, stalled, held: None, taken: None, owes: false, is_lossy: false },
-            pace.gathering(),
+            Pipe { shard, id, messages, state, stalled, held, pace, taken, owes: false, is_lossy: false },
+            gathering,
         )
     }
 
@@ -227,5 +239,10 @@ mod tests {
         tokio::time::advance(Duration::from_millis(100)).await;
         send("d");
         assert_eq!(next().await, ("d".into(), Duration::ZERO));
+        // Whoever gave up in the midst of it finds no wait left behind.
+        assert!(tokio::time::timeout(Duration::ZERO, next()).await.is_err());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        send("e");
+        assert_eq!(next().await, ("e".into(), Duration::ZERO));
     }
 }

@@ -268,7 +268,7 @@ async fn session(connection: Connection, shared: Arc<Shared>) {
         };
         let framing = Framing::Lengths;
         let mut pipe = match Pipe::open_with_datagrams(shared.web.shard(), byte_session::form(framing), None).await {
-            Ok(pipe) => pipe,
+            Ok(pipe) => pipe.paced(&shared.web.pace),
             Err(refusal) => {
                 let reason = format!("{}: {}", refusal.code, refusal.message);
                 return Some(Ended { code: refusal.code.websocket_close(), reason });

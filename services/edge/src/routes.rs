@@ -48,6 +48,8 @@ pub(crate) struct Web {
     pub(crate) secure: Option<Secure>,
     /// WebRTC, where it is on.
     pub(crate) rtc: Option<Arc<rtc::Service>>,
+    /// How messages are gathered into packets, where the answers go in packets of QUIC.
+    pub(crate) pace: Option<Arc<Pace>>,
 }
 
 /// What readers are told of the TLS address.
@@ -60,8 +62,8 @@ pub(crate) struct Secure {
 impl Web {
     /// The same for the sessions of one of `count` QUIC endpoints: see [`steering::shards_of`].
     pub(crate) fn of_endpoint(&self, index: usize, count: usize, pace: &Arc<Pace>) -> Self {
-        let own = steering::shards_of(index, count, self.shards.len()).map(|shard| self.shards[shard].paced(pace));
-        Self { shards: own.collect(), turn: Arc::default(), ..self.clone() }
+        let own = steering::shards_of(index, count, self.shards.len()).map(|shard| self.shards[shard].clone());
+        Self { shards: own.collect(), turn: Arc::default(), pace: Some(Arc::clone(pace)), ..self.clone() }
     }
 
     pub(crate) fn shard(&self) -> ShardHandle {
@@ -340,7 +342,7 @@ async fn stream_events(
     let opened = match asked(query, &headers) {
         Ok(params) => {
             let Extension(stalled) = stalled.unwrap_or_default();
-            Pipe::open(web.shard(), form, Some(params.subscribe), stalled).await
+            Pipe::open(web.shard(), form, Some(params.subscribe), stalled).await.map(|pipe| pipe.paced(&web.pace))
         }
         Err(refusal) => Err(refusal),
     };

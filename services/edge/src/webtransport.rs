@@ -269,7 +269,7 @@ async fn open(
     let params = if query.is_empty() { None } else { Some(params::parse(&query)?) };
     let too_many = || Refusal::new(Code::TooManySessions, format!("a connection has {SESSIONS_MAX} sessions at most"));
     let pipe = Pipe::open_with_datagrams(web.shard(), byte_session::form(framing), params.map(|p| p.subscribe)).await?;
-    Ok((pipe, framing, sessions.open(id).ok_or_else(too_many)?))
+    Ok((pipe.paced(&web.pace), framing, sessions.open(id).ok_or_else(too_many)?))
 }
 
 /// Takes `format` out of a query: `json` (the default) or `proto`.

@@ -13,11 +13,11 @@ use crate::topic::TopicState;
 /// changes more often is hardly ever repeated.
 const FIRST_QUIET_MS: u32 = 200;
 
-/// Before that already after so much, where the path loses packets.
-const LOSSY_QUIET_MS: u32 = 5;
-
 /// After so much it is repeated again; then after twice as much, and so on up to the heartbeat's interval.
 const QUIET_MS: u32 = 1_000;
+
+/// Where the path loses packets it is repeated after so much already, before [`FIRST_QUIET_MS`].
+const LOSSY_QUIET_MS: u32 = 5;
 
 /// What a session keeps whose transport has an unreliable way.
 #[derive(Debug)]
