@@ -21,7 +21,7 @@ use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade, 
 
 use self::names::{native, normal};
 use self::wire::{ChannelFrame, Event, WireLevel, WireTrade};
-use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
+use crate::keeper::{Keeper, QuoteSource, Stamp, Ways};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::sequence::{Place, Sequence};
@@ -254,7 +254,7 @@ impl Bitfinex {
     fn checksum(&mut self, conn: Conn, native: &str, expected: i64, recv: Time, out: &mut Out) {
         let Some((keeper, Own { waiting, written })) = self.keep(native, out) else { return };
         if keeper.owner() == Some(conn) && keeper.is_live() {
-            keeper.update(waiting, |book| prove(written, book, expected), Stamp::here(recv), out);
+            keeper.update(waiting, |book| written.prove_in_turn(book, expected), Stamp::here(recv), out);
             waiting.bids.clear();
             waiting.asks.clear();
         }
@@ -500,21 +500,8 @@ fn crosses(book: &Book, changes: &Levels) -> bool {
     matches!((bid, ask), (Some(bid), Some(ask)) if bid >= ask)
 }
 
-/// Is the checksum of the documents (docs.bitfinex.com/docs/ws-websocket-checksum) what was expected? It is CRC-32 over price
-/// and amount of the 25 best bids and asks in turn, joined by colons.
-fn prove(written: &mut Written, book: &Book, expected: i64) -> Result<(), Wrong> {
-    written.renew(book);
-    let text = written.in_turn();
-    // A colon is behind each, and the last joins nothing.
-    let found = i64::from(crc32fast::hash(text.strip_suffix(b":").unwrap_or(text)).cast_signed());
-    if found == expected {
-        return Ok(());
-    }
-    let detail = format!("checksum {found}, expected {expected}");
-    Err(Wrong { fault: Fault::Checksum, detail })
-}
-
-/// Asks have amounts below zero, and numbers are as JavaScript writes them.
+/// For the checksum of the documents (docs.bitfinex.com/docs/ws-websocket-checksum), over the 25 best bids and asks in turn: asks
+/// have amounts below zero, and numbers are as JavaScript writes them.
 fn write_level(text: &mut Vec<u8>, side: BookSide, level: &Level) {
     write_script_number(text, level.price);
     text.push(b':');

@@ -405,6 +405,14 @@ impl<'a> Scan<'a> {
         Some(rows)
     }
 
+    /// As [`Scan::rows`], of the list that a frame ends with, but for what closes it.
+    pub(crate) fn last_rows<T>(mut self, read: fn(&mut Self) -> Option<T>, closing: &[u8]) -> Option<Rows<'a, T>> {
+        let rows = self.rows(read, |_| Some(()))?;
+        self.eat(closing)?;
+        self.end()?;
+        Some(rows)
+    }
+
     /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`].
     pub(crate) fn reversed<T>(&mut self, read: fn(&mut Self) -> Option<T>) -> Option<Reversed<'a, T>> {
         let (list, mut starts, mut left) = (self.rest, [0; REVERSED_MAX], 0);

@@ -4,6 +4,9 @@
 use ticker_market::book::{Book, BookSide, order};
 use ticker_market::{Decimal, Level};
 
+use crate::Fault;
+use crate::keeper::Wrong;
+
 /// Both sides of a book, as one venue writes them.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
@@ -54,8 +57,20 @@ impl Written {
         }
     }
 
+    /// Is CRC-32 over the levels of both sides in turn, bids first, joined by colons, what was expected? Each is written with a
+    /// colon behind it.
+    pub(crate) fn prove_in_turn(&mut self, book: &Book, expected: i64) -> Result<(), Wrong> {
+        self.renew(book);
+        let text = self.in_turn();
+        let found = i64::from(crc32fast::hash(text.strip_suffix(b":").unwrap_or(text)).cast_signed());
+        if found == expected {
+            return Ok(());
+        }
+        Err(Wrong { fault: Fault::Checksum, detail: format!("checksum {found}, expected {expected}") })
+    }
+
     /// The levels of both sides in turn, bids first, as long as there are any.
-    pub(crate) fn in_turn(&mut self) -> &[u8] {
+    fn in_turn(&mut self) -> &[u8] {
         let (bids, asks, text) = (&self.bids.now, &self.asks.now, &mut self.in_turn);
         text.clear();
         for at in 0..bids.ends.len().max(asks.ends.len()) {

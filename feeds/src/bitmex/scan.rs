@@ -73,10 +73,7 @@ pub(super) fn partial(bytes: &[u8]) -> Option<Partial<'_>> {
 pub(super) fn trades(bytes: &[u8]) -> Option<Rows<'_, WireTrade<'_>>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"table\":\"trade\",\"action\":\"insert\",\"data\":")?;
-    let rows = scan.rows(trade, |_| Some(()))?;
-    scan.eat(b"}")?;
-    scan.end()?;
-    Some(rows)
+    scan.last_rows(trade, b"}")
 }
 
 fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {

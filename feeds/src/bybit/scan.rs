@@ -77,10 +77,7 @@ fn rest<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<(BookData<'a>, Op
 pub(super) fn trades(bytes: &[u8]) -> Option<Rows<'_, WireTrade<'_>>> {
     let mut scan = Scan::new(bytes);
     head(&mut scan, "publicTrade.")?;
-    let rows = scan.rows(trade, |_| Some(()))?;
-    scan.eat(b"}")?;
-    scan.end()?;
-    Some(rows)
+    scan.last_rows(trade, b"}")
 }
 
 fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {

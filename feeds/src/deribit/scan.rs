@@ -72,10 +72,7 @@ pub(super) fn trades(bytes: &[u8]) -> Option<scan::Rows<'_, WireTrade<'_>>> {
     scan.eat(b"{\"jsonrpc\":\"2.0\",\"method\":\"subscription\",\"params\":{\"channel\":\"trades.")?;
     scan.until_quote()?;
     scan.eat(b",\"data\":")?;
-    let rows = scan.rows(trade, |_| Some(()))?;
-    scan.eat(b"}}")?;
-    scan.end()?;
-    Some(rows)
+    scan.last_rows(trade, b"}}")
 }
 
 fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {

@@ -62,10 +62,7 @@ fn side(scan: &mut Scan<'_>, list: &mut Vec<Level>) -> Option<()> {
 pub(super) fn trades(bytes: &[u8]) -> Option<Rows<'_, WireTrade<'_>>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"channel\":\"trade\",\"type\":\"update\",\"data\":")?;
-    let rows = scan.rows(trade, |_| Some(()))?;
-    scan.eat(b"}")?;
-    scan.end()?;
-    Some(rows)
+    scan.last_rows(trade, b"}")
 }
 
 fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
