@@ -173,13 +173,13 @@ impl Bitget {
         let levels = Levels { bids, asks, ..Levels::default() };
         if snapshot {
             own.last = seq;
-            keeper.snapshot(conn, levels, |book| own.proof.prove(book, checksum), stamp, out);
+            keeper.snapshot(conn, levels, |book| own.proof.prove_whole(book, checksum), stamp, out);
         } else if keeper.owner() == Some(conn) && keeper.is_live() {
             let before = book.pseq.map(|pseq| pseq.0).filter(|pseq| *pseq != 0);
             match place(own.last, before, seq) {
                 Place::Next => {
                     own.last = seq.or(own.last);
-                    keeper.update(&levels, |book| own.proof.prove(book, checksum), stamp, out);
+                    keeper.update(&levels, |book| own.proof.prove(book, &levels, checksum), stamp, out);
                 }
                 Place::Again => {}
                 Place::Gap(detail) => keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out),
