@@ -376,19 +376,10 @@ impl<'a> Scan<'a> {
     pub(crate) fn fields(&mut self, mut each: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
         self.eat(b"{\"")?;
         loop {
-            // Some venues have keys of one letter.
-            let key = match self.rest {
-                [b'A'..=b'Z' | b'a'..=b'z', b'"', b':', rest @ ..] => {
-                    let key = &self.rest[..1];
-                    self.rest = rest;
-                    key
-                }
-                _ => {
-                    let key = self.bytes_until_quote()?;
-                    self.eat(b":")?;
-                    key
-                }
-            };
+            // Byte by byte: keys come in one order, so that the processor knows where each ends before it has looked.
+            let at = self.rest.iter().position(|c| !matches!(c, 0x20..=0x7e) || matches!(c, b'"' | b'\\'))?;
+            let (key, rest) = self.rest.split_at(at);
+            self.rest = rest.strip_prefix(b"\":")?;
             each(self, key)?;
             match self.byte()? {
                 b',' => self.eat(b"\"")?,
