@@ -50,6 +50,17 @@ impl<'a> Scan<'a> {
         Some(*first)
     }
 
+    /// What `read` reads; where it reads nothing, everything is still to be read.
+    #[inline]
+    pub(crate) fn attempt<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let rest = self.rest;
+        let found = read(self);
+        if found.is_none() {
+            self.rest = rest;
+        }
+        found
+    }
+
     /// The end of the frame.
     pub(crate) fn end(&self) -> Option<()> {
         self.rest.is_empty().then_some(())

@@ -49,12 +49,8 @@ fn body<'a>(scan: &mut Scan<'a>) -> Option<Body<'a>> {
     if scan.eat(b"\"cs\",").is_some() {
         return scan.integer().map(Body::Checksum);
     }
-    let mut one = *scan;
-    match level(&mut one) {
-        Some(level) => {
-            *scan = one;
-            Some(Body::Level(level))
-        }
+    match scan.attempt(level) {
+        Some(level) => Some(Body::Level(level)),
         None => scan.rows(level, |_| Some(())).map(Body::List),
     }
 }

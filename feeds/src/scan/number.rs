@@ -106,22 +106,11 @@ pub(super) fn number_of(text: &[u8]) -> Number {
     }
     let part = Digits::of(head, whole.count + 1);
     let length = whole.count + 1 + part.count;
-    if part.count == 0 {
+    if part.count == 0 || head[length].is_ascii_digit() {
         return number_by_byte(text);
     }
     let digits = whole.value() * POWERS[part.count] + part.value();
-    let number = Number { digits, scale: part.count as u32, length: length as u32 };
-    if head[length].is_ascii_digit() { number_with_more(text, number) } else { number }
-}
-
-/// That number, with the digits that come after it.
-#[inline(never)]
-fn number_with_more(text: &[u8], mut number: Number) -> Number {
-    while let Some(c @ b'0'..=b'9') = text.get(number.length as usize) {
-        number.digits = number.digits.wrapping_mul(10).wrapping_add(u64::from(c - b'0'));
-        (number.scale, number.length) = (number.scale + 1, number.length + 1);
-    }
-    if number.length as usize > DIGITS_MAX + 1 { Number::NONE } else { number }
+    Number { digits, scale: part.count as u32, length: length as u32 }
 }
 
 /// As [`number_of`], of that shape and with a quote behind it; `None` where it is not so.
