@@ -7,6 +7,7 @@
 //! `ticker` does.
 
 mod names;
+mod scan;
 mod wire;
 
 use std::time::Duration;
@@ -96,6 +97,12 @@ impl Bitget {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(scan::BookFrame { arg, action, book }) = scan::book(bytes, out) {
+            if let Some(kind) = Kind::of(&arg.inst_type, &arg.native) {
+                self.books(conn, (kind, &arg.native), action == "snapshot", book, recv, out);
+            }
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let arg = envelope.arg.unwrap_or_default();
         if !envelope.event.is_empty() {
