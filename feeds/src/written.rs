@@ -1,6 +1,8 @@
 //! The best levels of a book as text, for checksums over the wire's own digits. A frame changes few of them: only those are
 //! written.
 
+use std::cmp::Ordering;
+
 use ticker_market::book::{Book, BookSide, order};
 use ticker_market::{Level, Levels};
 
@@ -9,6 +11,9 @@ use crate::keeper::Wrong;
 
 /// Lines of a side beyond those that the checksum covers that are written with them: when a level goes, the next is there.
 const LINES_BEYOND: usize = 8;
+
+/// Changes of a side that are written one by one, at most. After more, all lines are from the best of them on.
+const EDITS_MAX: usize = 8;
 
 /// Bytes that a line seldom has more of.
 const LINE_USUAL: usize = 32;
@@ -133,18 +138,26 @@ impl Lines {
         write: fn(&mut Vec<u8>, BookSide, &Level),
     ) -> usize {
         let mut first = usize::MAX;
-        for level in changes {
-            let (at, is_there) = match self.place(side, level) {
-                // What is worse than all lines is taken from the book when it is wanted.
-                Some((at, is_there)) if is_there || !level.size.is_zero() => (at, is_there),
-                _ => continue,
-            };
-            first = first.min(at);
-            if level.size.is_zero() {
-                self.remove(at);
-            } else {
-                write(&mut self.line, side, level);
-                self.put(at, is_there, level);
+        if changes.len() > EDITS_MAX {
+            let best = changes.iter().max_by(|a, b| against(side, a, b));
+            if let Some((at, _)) = best.and_then(|best| self.place(side, best)) {
+                self.cut(at);
+                first = at;
+            }
+        } else {
+            for level in changes {
+                let (at, is_there) = match self.place(side, level) {
+                    // What is worse than all lines is taken from the book when it is wanted.
+                    Some((at, is_there)) if is_there || !level.size.is_zero() => (at, is_there),
+                    _ => continue,
+                };
+                first = first.min(at);
+                if level.size.is_zero() {
+                    self.remove(at);
+                } else {
+                    write(&mut self.line, side, level);
+                    self.put(at, is_there, level);
+                }
             }
         }
         let most = book.levels(side).min(depth + 2 * LINES_BEYOND);
@@ -166,16 +179,12 @@ impl Lines {
     /// Where the line of a price is, or would be: none where that is behind the last. And is it there?
     #[inline]
     fn place(&self, side: BookSide, level: &Level) -> Option<(usize, bool)> {
-        let against = |line: &Level| match side {
-            BookSide::Bid => order(level.price, line.price),
-            BookSide::Ask => order(line.price, level.price),
-        };
         // Most that is not near the best price is not near at all.
-        if against(self.levels.last()?).is_lt() {
+        if against(side, level, self.levels.last()?).is_lt() {
             return None;
         }
         self.levels.iter().enumerate().find_map(|(at, line)| {
-            let found = against(line);
+            let found = against(side, level, line);
             found.is_ge().then_some((at, found.is_eq()))
         })
     }
@@ -226,6 +235,15 @@ impl Lines {
     }
 }
 
+/// Greater is better.
+#[inline]
+fn against(side: BookSide, level: &Level, other: &Level) -> Ordering {
+    match side {
+        BookSide::Bid => order(level.price, other.price),
+        BookSide::Ask => order(other.price, level.price),
+    }
+}
+
 fn levels(book: &Book, side: BookSide) -> impl Iterator<Item = &Level> {
     match side {
         BookSide::Bid => book.bids(),
@@ -254,7 +272,7 @@ mod tests {
         let (mut by_side, mut in_turn) = (Written::new(5, write), Written::new(5, write));
         for round in 0..20_000 {
             let mut changes = Levels::default();
-            for _ in 0..rng.usize(..4) {
+            for _ in 0..if rng.bool() { rng.usize(..4) } else { rng.usize(..24) } {
                 let (list, price) = (if rng.bool() { &mut changes.bids } else { &mut changes.asks }, rng.i64(1..40));
                 // The digits alone may change: `1.50` for `1.5`.
                 let mut price = Decimal::from(price);
