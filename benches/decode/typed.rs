@@ -33,6 +33,7 @@ const COINBASE: &str = "coinbase-advanced/2026-08-09_BTC-ETH_l2_ticker_trades_ca
 const KRAKEN: &str = "kraken-v2/2026-08-02_btcusd_book_sample.jsonl.zst";
 const BYBIT: &str = "bybit-v5/2026-08-09_linear_spot_ob200_tickers_trades_kline.jsonl.zst";
 const OKX: &str = "okx/2022-02-27_books-l2-tbt_tickers_trades.jsonl.zst";
+const BITGET: &str = "bitget-v1/2022-04-07_books_ticker_trade_candle.jsonl.zst";
 const EXCHANGE: &str = "coinbase-exchange/2021-04-17_10prod_level2_ticker_matches.jsonl.zst";
 const GEMINI: &str = "gemini/2026-08-09_10sym_l2_trades.jsonl.zst";
 const DERIBIT: &str = "deribit/2021-07-22_book_ticker_trades_raw.jsonl.zst";
@@ -74,6 +75,14 @@ pub(crate) const CASES: &[Case] = &[
     case("bybit", "orderbook", BYBIT, |t| t.contains("\"orderbook."), false, typed!(BybitBook<'_>)),
     case("bybit", "publicTrade", BYBIT, |t| t.contains("\"publicTrade."), true, typed!(BybitTrades<'_>)),
     case("okx", "books", OKX, |t| t.contains("\"action\""), false, typed!(OkxBook<'_>)),
+    case(
+        "bitget",
+        "books",
+        BITGET,
+        |t| t.contains("\"books\"") && t.contains("\"data\""),
+        false,
+        typed!(BitgetBook<'_>),
+    ),
     case("coinbase-exchange", "l2update", EXCHANGE, |t| t.contains("l2update"), false, typed!(ExchangeUpdate<'_>)),
     case("gemini", "l2_updates", GEMINI, |t| t.contains("l2_updates"), false, typed!(GeminiUpdates<'_>)),
     case("deribit", "book", DERIBIT, |t| t.contains("\"book.") && t.contains("params"), false, typed!(DeribitBook<'_>)),
@@ -301,6 +310,22 @@ struct OkxLevels<'a> {
     asks: Vec<(&'a str, &'a str, &'a str, &'a str)>,
     #[serde(borrow)]
     bids: Vec<(&'a str, &'a str, &'a str, &'a str)>,
+    ts: &'a str,
+    checksum: i64,
+}
+
+#[derive(Deserialize)]
+struct BitgetBook<'a> {
+    #[serde(borrow)]
+    data: Vec<BitgetLevels<'a>>,
+}
+
+#[derive(Deserialize)]
+struct BitgetLevels<'a> {
+    #[serde(borrow)]
+    asks: Vec<(&'a str, &'a str)>,
+    #[serde(borrow)]
+    bids: Vec<(&'a str, &'a str)>,
     ts: &'a str,
     checksum: i64,
 }

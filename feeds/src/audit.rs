@@ -35,6 +35,19 @@ pub(crate) fn settle(sync: &mut DepthSync, keeper: &mut Keeper, now: Time, out: 
     }
 }
 
+/// As [`settle`], for those of these books that have not reached their snapshot in time: what it has was lost.
+pub(crate) fn settle_due<'a>(
+    books: impl Iterator<Item = (&'a mut Keeper, &'a mut DepthSync)>,
+    now: Time,
+    out: &mut Out,
+) {
+    for (keeper, sync) in books {
+        if sync.held_until().is_some_and(|until| until <= now) {
+            settle(sync, keeper, now, out);
+        }
+    }
+}
+
 /// Is the book that of the snapshot after these changes? What lies beyond the snapshot's last levels is not known to it.
 fn audit(book: &Book, snapshot: &Levels, changes: &[Levels]) -> Result<(), Wrong> {
     let mut theirs = Book::without_sum();

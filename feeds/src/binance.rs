@@ -544,10 +544,13 @@ impl Adapter for Binance {
 
     fn next_timer(&self) -> Option<Time> {
         let snapshot = self.roster.next_resync().map(|at| self.snapshots.earliest(at));
-        snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).min()
+        let held = self.own.iter().filter_map(|own| own.sync.held_until());
+        snapshot.into_iter().chain(self.list.at()).chain(self.refresh.at()).chain(held).min()
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
+        let books = self.roster.iter_mut().zip(self.own.iter_mut().map(|own| &mut own.sync));
+        audit::settle_due(books, now, out);
         self.fetch_due(now, out);
         self.refresh_due(now, out);
         if self.list.is_due(now) {

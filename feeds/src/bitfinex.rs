@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use hashbrown::HashMap;
-use ticker_market::book::BookSide;
+use ticker_market::book::{BookSide, order};
 use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade, decimal};
 
 use self::names::{native, normal};
+use self::scan::{Body, Frame};
 use self::wire::{ChannelFrame, Event, WireLevel, WireTrade};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Resync};
@@ -130,13 +131,21 @@ impl Bitfinex {
     }
 
     fn channel(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
-        if let Some(change) = scan::change(bytes)
-            && let Some(link) = self.conns.get(&conn)
-            && let Some(Subscribed { kind: Kind::Book, native, .. }) = link.channels.get(&change.channel)
+        if let Some(Frame { channel, body, sequence }) = scan::frame(bytes)
+            && let Some(link) = self.conns.get_mut(&conn)
+            && let Some(subscribed) = link.channels.get_mut(&channel).filter(|channel| channel.kind == Kind::Book)
         {
-            let (native, number) = (native.clone(), change.sequence.filter(|_| link.flags & SEQ_ALL != 0));
+            let (native, number) = (subscribed.native.clone(), sequence.filter(|_| link.flags & SEQ_ALL != 0));
+            let is_list = matches!(body, Body::List(_));
+            let is_bulk = link.flags & BULK_UPDATES != 0 && subscribed.has_begun;
+            subscribed.has_begun |= is_list;
             if self.count(conn, number, recv, out) {
-                self.levels(conn, &native, &[change.level], false, recv, out);
+                match body {
+                    Body::Level(level) => self.levels(conn, &native, [level], false, recv, out),
+                    Body::List(levels) => self.levels(conn, &native, levels, !is_bulk, recv, out),
+                    Body::Checksum(checksum) => self.checksum(conn, &native, checksum, recv, out),
+                    Body::Heartbeat => {}
+                }
             }
             self.resync_due(recv, out);
             self.reconnect_due(recv, out);
@@ -156,7 +165,7 @@ impl Bitfinex {
                 let levels: Vec<WireLevel> =
                     if is_list { serde_json::from_str(data)? } else { vec![serde_json::from_str(data)?] };
                 if self.count(conn, number, recv, out) {
-                    self.levels(conn, &native, &levels, is_list && !is_bulk, recv, out);
+                    self.levels(conn, &native, levels, is_list && !is_bulk, recv, out);
                 }
                 if let Some(channel) = self.conns.get_mut(&conn).and_then(|link| link.channels.get_mut(&frame.channel))
                 {
@@ -226,26 +235,42 @@ impl Bitfinex {
         true
     }
 
-    fn levels(&mut self, conn: Conn, native: &str, list: &[WireLevel], snapshot: bool, recv: Time, out: &mut Out) {
-        let broken = self.conns.get(&conn).is_some_and(|link| link.sequence.broken);
-        let Some((keeper, Own { waiting, .. })) = self.keep(native, out) else { return };
+    fn levels(
+        &mut self,
+        conn: Conn,
+        native: &str,
+        list: impl IntoIterator<Item = WireLevel>,
+        snapshot: bool,
+        recv: Time,
+        out: &mut Out,
+    ) {
+        let broken = snapshot && self.conns.get(&conn).is_some_and(|link| link.sequence.broken);
+        let Some((keeper, Own { waiting, written })) = self.keep(native, out) else { return };
         keeper.heard(conn, recv, out);
         if !snapshot && (keeper.owner() != Some(conn) || !keeper.is_live()) {
             return;
         }
         let mut levels = Levels::default();
         let into = if snapshot { &mut levels } else { &mut *waiting };
-        for (level, is_bid) in list.iter().map(WireLevel::level) {
+        for (level, is_bid) in list.into_iter().map(|level| level.level()) {
             if is_bid { into.bids.push(level) } else { into.asks.push(level) }
         }
         if snapshot {
             *waiting = Levels::default();
+            written.forget();
             // What comes by a broken connection may have holes already; the new one is on its way.
             if !broken {
                 keeper.snapshot(conn, levels, |_| Ok(()), Stamp::here(recv), out);
             }
         } else if !crosses(keeper.book(), waiting) || waiting.bids.len() + waiting.asks.len() > WAITING_MAX {
-            keeper.update(waiting, |_| Ok(()), Stamp::here(recv), out);
+            let follow = |book: &Book| {
+                // Without checksums there is nothing to write.
+                if !written.is_empty() {
+                    written.follow(book, waiting);
+                }
+                Ok(())
+            };
+            keeper.update(waiting, follow, Stamp::here(recv), out);
             waiting.bids.clear();
             waiting.asks.clear();
         }
@@ -254,7 +279,11 @@ impl Bitfinex {
     fn checksum(&mut self, conn: Conn, native: &str, expected: i64, recv: Time, out: &mut Out) {
         let Some((keeper, Own { waiting, written })) = self.keep(native, out) else { return };
         if keeper.owner() == Some(conn) && keeper.is_live() {
-            keeper.update(waiting, |book| written.prove_in_turn(book, expected), Stamp::here(recv), out);
+            let prove = |book: &Book| {
+                written.follow(book, waiting);
+                written.prove_in_turn(expected)
+            };
+            keeper.update(waiting, prove, Stamp::here(recv), out);
             waiting.bids.clear();
             waiting.asks.clear();
         }
@@ -487,8 +516,18 @@ fn subscription(channel: &str, native: &str) -> String {
     format!(r#"{{"event":"subscribe","channel":"{channel}","symbol":"{native}"{options}}}"#)
 }
 
-/// Would the book look crossed after these changes?
+/// Would the book, which does not, look crossed after these changes?
 fn crosses(book: &Book, changes: &Levels) -> bool {
+    // Most are one.
+    match (&changes.bids[..], &changes.asks[..]) {
+        ([bid], []) => {
+            return !bid.size.is_zero() && book.best_ask().is_some_and(|ask| order(bid.price, ask.price).is_ge());
+        }
+        ([], [ask]) => {
+            return !ask.size.is_zero() && book.best_bid().is_some_and(|bid| order(ask.price, bid.price).is_le());
+        }
+        _ => {}
+    }
     // Of several changes of one price the last holds.
     let last = |changes: &[Level], price: Decimal| changes.iter().rev().find(|c| c.price == price).map(|c| c.size);
     let stays = |changes: &[Level], level: &Level| last(changes, level.price).is_none_or(|size| !size.is_zero());

@@ -7,6 +7,7 @@
 //! `ticker` does.
 
 mod names;
+mod scan;
 mod wire;
 
 use std::time::Duration;
@@ -96,6 +97,12 @@ impl Bitget {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
+        if let Some(scan::BookFrame { arg, action, book }) = scan::book(bytes, out) {
+            if let Some(kind) = Kind::of(&arg.inst_type, &arg.native) {
+                self.books(conn, (kind, &arg.native), action == "snapshot", book, recv, out);
+            }
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let arg = envelope.arg.unwrap_or_default();
         if !envelope.event.is_empty() {
@@ -173,13 +180,13 @@ impl Bitget {
         let levels = Levels { bids, asks, ..Levels::default() };
         if snapshot {
             own.last = seq;
-            keeper.snapshot(conn, levels, |book| own.proof.prove(book, checksum), stamp, out);
+            keeper.snapshot(conn, levels, |book| own.proof.prove_whole(book, checksum), stamp, out);
         } else if keeper.owner() == Some(conn) && keeper.is_live() {
             let before = book.pseq.map(|pseq| pseq.0).filter(|pseq| *pseq != 0);
             match place(own.last, before, seq) {
                 Place::Next => {
                     own.last = seq.or(own.last);
-                    keeper.update(&levels, |book| own.proof.prove(book, checksum), stamp, out);
+                    keeper.update(&levels, |book| own.proof.prove(book, &levels, checksum), stamp, out);
                 }
                 Place::Again => {}
                 Place::Gap(detail) => keeper.fault(Wrong { fault: Fault::Gap, detail }, stamp, out),

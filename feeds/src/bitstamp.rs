@@ -401,17 +401,6 @@ impl Bitstamp {
         }
     }
 
-    /// Books that have not reached the snapshot they are held against: what it has was lost.
-    fn settle_due(&mut self, now: Time, out: &mut Out) {
-        for keeper in self.roster.iter_mut() {
-            if let Some(own) = self.own.get_mut(keeper.number() as usize)
-                && own.sync.held_until().is_some_and(|until| until <= now)
-            {
-                audit::settle(&mut own.sync, keeper, now, out);
-            }
-        }
-    }
-
     /// Fetches the snapshots that are due, as far as the limit allows.
     fn fetch_due(&mut self, now: Time, out: &mut Out) {
         let by_order = &self.by_order;
@@ -509,7 +498,8 @@ impl Adapter for Bitstamp {
     }
 
     fn timer(&mut self, now: Time, out: &mut Out) {
-        self.settle_due(now, out);
+        let books = self.roster.iter_mut().zip(self.own.iter_mut().map(|own| &mut own.sync));
+        audit::settle_due(books, now, out);
         self.fetch_due(now, out);
         self.refresh_due(now, out);
         if self.list.is_due(now) {

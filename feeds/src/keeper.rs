@@ -258,10 +258,10 @@ impl Keeper {
     ) -> bool {
         // The book takes a side quickest when it comes best first. Of two levels with one price the later holds, hence
         // a stable sort.
-        if !levels.bids.is_sorted_by(|a, b| a.price >= b.price) {
+        if !levels.bids.is_sorted_by(|a, b| order(a.price, b.price).is_ge()) {
             levels.bids.sort_by_key(|level| std::cmp::Reverse(level.price));
         }
-        if !levels.asks.is_sorted_by(|a, b| a.price <= b.price) {
+        if !levels.asks.is_sorted_by(|a, b| order(a.price, b.price).is_le()) {
             levels.asks.sort_by_key(|level| level.price);
         }
         if let Err(error) = self.book.replace(&levels) {

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use compact_str::{CompactString, ToCompactString, format_compact};
 use hashbrown::HashMap;
-use ticker_market::book::BookSide;
-use ticker_market::{Book, Decimal, Integrity, Level, Side, Time, Trade};
+use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade};
 
 use self::wire::{Ack, BookFrame, Changes, Envelope, Instruments, SystemStatus, Ticker, WireTrade};
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
@@ -135,7 +134,13 @@ impl Kraken {
             self.written.resize_with(number + 1, written);
         }
         let written = &mut self.written[number];
-        let prove = |book: &Book| prove(written, book, known, frame.checksum);
+        if is_snapshot {
+            written.forget();
+        }
+        let prove = |book: &Book| {
+            written.follow(book, &frame.levels);
+            prove(written, book, known, frame.checksum)
+        };
         if is_snapshot {
             if self.halt.is_some() {
                 keeper.halt(self.halt.as_deref(), recv, out);
@@ -362,7 +367,7 @@ fn halt_of(state: &str) -> Option<&str> {
 }
 
 fn prove(written: &mut Written, book: &Book, steps: [Option<Decimal>; 2], expected: u32) -> Result<(), Wrong> {
-    let found = checksum_by(written, book);
+    let found = written.crc_by_side();
     // The venue writes every digit of the pair's precision, and its documents' examples leave out zeros at the end.
     if found == expected || hash(book, precision(book, steps)) == expected {
         return Ok(());
@@ -373,15 +378,9 @@ fn prove(written: &mut Written, book: &Book, steps: [Option<Decimal>; 2], expect
 /// The venue's checksum (docs.kraken.com/api/docs/guides/spot-ws-book-v2): CRC-32 over the ten best asks, then the ten
 /// best bids, price and size of each without point and leading zeros.
 pub fn checksum(book: &Book) -> u32 {
-    checksum_by(&mut written(), book)
-}
-
-fn checksum_by(written: &mut Written, book: &Book) -> u32 {
-    written.renew(book);
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(written.side(BookSide::Ask));
-    hasher.update(written.side(BookSide::Bid));
-    hasher.finalize()
+    let mut written = written();
+    written.follow(book, &Levels::default());
+    written.crc_by_side()
 }
 
 fn written() -> Written {

@@ -202,11 +202,10 @@ impl Okx {
         let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
         let checksum = book.checksum.unwrap_or(0);
         let proof = &mut own.proof;
-        let prove = |book: &Book| proof.prove(book, checksum);
         if snapshot {
             keeper.set_depth(depth);
             own.in_band = true;
-            if keeper.snapshot(conn, levels, prove, stamp, out) {
+            if keeper.snapshot(conn, levels, |book| proof.prove_whole(book, checksum), stamp, out) {
                 own.sync.snapshot_in_band(id(book.last), conn);
             } else {
                 own.sync.reset();
@@ -214,7 +213,7 @@ impl Okx {
         } else if book.last.is_none() {
             // From before the ids: the checksum alone proves it.
             if ours {
-                keeper.update(&levels, prove, stamp, out);
+                keeper.update(&levels, |book| proof.prove(book, &levels, checksum), stamp, out);
             }
             out.recycle(levels);
         } else if ours || !own.in_band {
@@ -228,6 +227,7 @@ impl Okx {
                     if newest {
                         keeper.adopt(conn);
                     }
+                    let prove = |book: &Book| proof.prove(book, &diff.levels, checksum);
                     if !keeper.update(&diff.levels, prove, stamp, out) {
                         own.sync.reset();
                     }
@@ -304,7 +304,10 @@ impl Okx {
                 let ts = diffs.last().map_or_else(|| millis(&book.ts), |d| d.ts);
                 let stamp = Stamp { ts, recv };
                 let live = match applied {
-                    Ok(()) => keeper.snapshot_book(conn, whole, stamp, out),
+                    Ok(()) => {
+                        own.proof.forget();
+                        keeper.snapshot_book(conn, whole, stamp, out)
+                    }
                     Err(error) => {
                         keeper.fault(error.into(), stamp, out);
                         false
@@ -510,9 +513,25 @@ impl Default for Proof {
 }
 
 impl Proof {
-    /// Is the checksum what was expected? Zero proves nothing.
-    pub(crate) fn prove(&mut self, book: &Book, expected: i64) -> Result<(), Wrong> {
-        if expected == 0 { Ok(()) } else { self.0.prove_in_turn(book, expected) }
+    /// The book is another.
+    fn forget(&mut self) {
+        self.0.forget();
+    }
+
+    /// As [`Proof::prove`], of another book.
+    pub(crate) fn prove_whole(&mut self, book: &Book, expected: i64) -> Result<(), Wrong> {
+        self.forget();
+        self.prove(book, &Levels::default(), expected)
+    }
+
+    /// Is the checksum what was expected, after these changes? Zero proves nothing.
+    pub(crate) fn prove(&mut self, book: &Book, changes: &Levels, expected: i64) -> Result<(), Wrong> {
+        if expected == 0 {
+            self.forget();
+            return Ok(());
+        }
+        self.0.follow(book, changes);
+        self.0.prove_in_turn(expected)
     }
 }
 

@@ -7,172 +7,32 @@
 //!
 //! Nothing is built in between, which is what makes it several times as fast (`benches/DECODE.md`).
 
+mod number;
+
 use ticker_market::{Decimal, Level, Levels};
+
+use self::number::{DIGITS_MAX, Digits, Number, POWERS, Shape, eight, number_as, number_of};
 
 /// The rest of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scan<'a> {
     rest: &'a [u8],
+    /// How the frame begins, which is looked at as text once: quicker than for each string.
+    text: &'a str,
+    /// Bytes of the frame.
+    length: usize,
 }
 
-/// Digits that always fit an `i64`.
-const DIGITS_MAX: usize = 18;
+/// Bytes that a frame's strings are nearly all within.
+const TEXT_MAX: usize = 1_024;
 
 /// Elements that [`Scan::reversed`] gives, at most.
 const REVERSED_MAX: usize = 128;
 
-/// What so many digits more make of a number.
-const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
-/// A byte in each of eight.
-const fn eight(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// A number that a text begins with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Number {
-    digits: u64,
-    scale: u32,
-    /// Bytes of the text; zero where there is no number.
-    length: u32,
-}
-
-impl Number {
-    const NONE: Self = Self { digits: 0, scale: 0, length: 0 };
-
-    /// Quicker than `Decimal::new`, which is no inline function.
-    #[inline(always)]
-    fn decimal(self) -> Decimal {
-        Decimal::from_parts(self.digits as u32, (self.digits >> 32) as u32, 0, false, self.scale)
-    }
-}
-
-/// How many digits a number has before its point, and how many behind it.
-#[derive(Clone, Copy, Default)]
-struct Shape {
-    whole: usize,
-    part: usize,
-}
-
-/// The digits that eight bytes begin with.
-#[derive(Clone, Copy)]
-struct Digits {
-    /// Each byte that is a digit is its value, the first the lowest.
-    bytes: u64,
-    count: usize,
-}
-
-impl Digits {
-    /// Of the eight bytes from there.
-    #[inline(always)]
-    fn of(text: &[u8; 17], at: usize) -> Self {
-        let bytes = digits_from(text, at);
-        let marks = marks(bytes);
-        let count = if marks == 0 { 8 } else { marks.trailing_zeros() as usize / 8 };
-        Self { bytes, count }
-    }
-
-    /// Their value; there is at least one.
-    #[inline(always)]
-    fn value(self) -> u64 {
-        value_of_eight(right(self.bytes, self.count))
-    }
-}
-
-/// Eight bytes, of which each that is a digit becomes its value.
-#[inline(always)]
-fn digits_from(text: &[u8; 17], at: usize) -> u64 {
-    text[at..].first_chunk().map_or(0, |text| u64::from_le_bytes(*text)) ^ eight(b'0')
-}
-
-/// A bit for each byte that is no digit's value.
-#[inline(always)]
-fn marks(digits: u64) -> u64 {
-    (((digits & eight(0x7f)) + eight(0x80 - 10)) | digits) & eight(0x80)
-}
-
-/// The first of eight digits, from one to all, with zeros before them to make them eight.
-#[inline(always)]
-fn right(digits: u64, count: usize) -> u64 {
-    digits << (64 - 8 * count)
-}
-
-/// The value of eight digits (0 to 9 each), the first in the lowest byte: pairs, then fours, then all at once.
-#[inline(always)]
-fn value_of_eight(digits: u64) -> u64 {
-    const PAIRS: u64 = 0x0000_00ff_0000_00ff;
-    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
-    let high = (pairs & PAIRS).wrapping_mul(100 + (1_000_000 << 32));
-    let low = (pairs >> 16 & PAIRS).wrapping_mul(1 + (10_000 << 32));
-    high.wrapping_add(low) >> 32
-}
-
-/// Digits with at most one point among them.
-#[inline(always)]
-fn number_of(text: &[u8]) -> Number {
-    let Some(head) = text.first_chunk::<17>() else { return number_by_byte(text) };
-    // Up to seven, a point, and up to eight.
-    let whole = Digits::of(head, 0);
-    if whole.count == 0 || whole.count == 8 {
-        return number_by_byte(text);
-    }
-    if head[whole.count] != b'.' {
-        return Number { digits: whole.value(), scale: 0, length: whole.count as u32 };
-    }
-    let part = Digits::of(head, whole.count + 1);
-    let length = whole.count + 1 + part.count;
-    if part.count == 0 || head[length].is_ascii_digit() {
-        return number_by_byte(text);
-    }
-    let digits = whole.value() * POWERS[part.count] + part.value();
-    Number { digits, scale: part.count as u32, length: length as u32 }
-}
-
-/// As [`number_of`], of that shape and with a quote behind it; `None` where it is not so.
-#[inline(always)]
-fn number_as(text: &[u8; 17], Shape { whole, part }: Shape) -> Option<Number> {
-    if !(1..8).contains(&whole) || !(1..=8).contains(&part) {
-        return None;
-    }
-    let length = whole + 1 + part;
-    let is_so = (text[whole] == b'.') & (text[length] == b'"');
-    let (wrong, digits) = if whole + part <= 8 {
-        // The point left out.
-        let before = (1 << (8 * whole)) - 1;
-        let both = right(digits_from(text, 0) & before | digits_from(text, 1) & !before, whole + part);
-        (marks(both), value_of_eight(both))
-    } else {
-        let (high, low) = (right(digits_from(text, 0), whole), right(digits_from(text, whole + 1), part));
-        (marks(high) | marks(low), value_of_eight(high) * POWERS[part] + value_of_eight(low))
-    };
-    (is_so & (wrong == 0)).then_some(Number { digits, scale: part as u32, length: length as u32 })
-}
-
-#[cold]
-#[inline(never)]
-fn number_by_byte(text: &[u8]) -> Number {
-    let mut number = 0u64;
-    let mut at = 0;
-    let mut point = None;
-    loop {
-        match text.get(at) {
-            Some(c @ b'0'..=b'9') => number = number.wrapping_mul(10).wrapping_add(u64::from(c - b'0')),
-            Some(b'.') if point.is_none() => point = Some(at + 1),
-            _ => break,
-        }
-        at += 1;
-    }
-    let digits = at - usize::from(point.is_some());
-    if digits == 0 || digits > DIGITS_MAX {
-        return Number::NONE;
-    }
-    Number { digits: number, scale: point.map_or(0, |point| at - point) as u32, length: at as u32 }
-}
-
 impl<'a> Scan<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        let text = std::str::from_utf8(&bytes[..bytes.len().min(TEXT_MAX)]).unwrap_or_default();
+        Self { rest: bytes, text, length: bytes.len() }
     }
 
     /// Exactly these bytes.
@@ -190,6 +50,17 @@ impl<'a> Scan<'a> {
         Some(*first)
     }
 
+    /// What `read` reads; where it reads nothing, everything is still to be read.
+    #[inline]
+    pub(crate) fn attempt<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let rest = self.rest;
+        let found = read(self);
+        if found.is_none() {
+            self.rest = rest;
+        }
+        found
+    }
+
     /// The end of the frame.
     pub(crate) fn end(&self) -> Option<()> {
         self.rest.is_empty().then_some(())
@@ -198,7 +69,9 @@ impl<'a> Scan<'a> {
     /// The rest of a string, of which the quote before it was read: visible ASCII without escapes.
     #[inline]
     pub(crate) fn until_quote(&mut self) -> Option<&'a str> {
-        self.bytes_until_quote().and_then(|text| std::str::from_utf8(text).ok())
+        let start = self.length - self.rest.len();
+        let bytes = self.bytes_until_quote()?;
+        self.text.get(start..start + bytes.len()).or_else(|| std::str::from_utf8(bytes).ok())
     }
 
     #[inline]
@@ -206,7 +79,11 @@ impl<'a> Scan<'a> {
         // Eight at a time: the lowest marked byte is the first that is no visible ASCII, or a quote, or a backslash. A
         // mark may be wrong only above a right one.
         let mut at = 0;
-        while let Some(chunk) = self.rest[at..].first_chunk::<8>() {
+        let end = loop {
+            let Some(chunk) = self.rest[at..].first_chunk::<8>() else {
+                let is_end = |c: &u8| !matches!(c, 0x20..=0x7e) || matches!(c, b'"' | b'\\');
+                break at + self.rest[at..].iter().position(is_end)?;
+            };
             let text = u64::from_le_bytes(*chunk);
             let is_zero = |bytes: u64| bytes.wrapping_sub(eight(1)) & !bytes;
             let below = text.wrapping_sub(eight(b' ')) & !text;
@@ -214,14 +91,10 @@ impl<'a> Scan<'a> {
                 text | below | is_zero(text ^ eight(b'"')) | is_zero(text ^ eight(b'\\')) | is_zero(text ^ eight(0x7f));
             match marks & eight(0x80) {
                 0 => at += 8,
-                marks => {
-                    at += marks.trailing_zeros() as usize / 8;
-                    break;
-                }
+                marks => break at + marks.trailing_zeros() as usize / 8,
             }
-        }
-        at += self.rest[at..].iter().position(|c| !matches!(c, 0x20..=0x7e) || matches!(c, b'"' | b'\\'))?;
-        let (text, rest) = self.rest.split_at(at);
+        };
+        let (text, rest) = self.rest.split_at(end);
         self.rest = rest.strip_prefix(b"\"")?;
         Some(text)
     }
@@ -231,6 +104,14 @@ impl<'a> Scan<'a> {
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         self.eat(b"\"")?;
         self.until_quote()
+    }
+
+    /// A string that is one of these.
+    #[inline]
+    pub(crate) fn one_of(&mut self, words: &[&'static str]) -> Option<&'static str> {
+        self.eat(b"\"")?;
+        let text = self.bytes_until_quote()?;
+        words.iter().find(|word| word.as_bytes() == text).copied()
     }
 
     /// A number without sign, point and exponent.
@@ -277,7 +158,7 @@ impl<'a> Scan<'a> {
     #[inline]
     pub(crate) fn nanos(&mut self) -> Option<i64> {
         let (head, tail) = self.rest.split_at_checked(DIGITS_MAX)?;
-        let number = Scan::new(head).signed().filter(|_| head.iter().all(u8::is_ascii_digit))?;
+        let number = Scan { rest: head, ..*self }.signed().filter(|_| head.iter().all(u8::is_ascii_digit))?;
         match tail.split_first()? {
             (c @ b'0'..=b'9', rest) if !rest.first().is_some_and(u8::is_ascii_digit) => {
                 self.rest = rest;
@@ -415,9 +296,9 @@ impl<'a> Scan<'a> {
 
     /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`].
     pub(crate) fn reversed<T>(&mut self, read: fn(&mut Self) -> Option<T>) -> Option<Reversed<'a, T>> {
-        let (list, mut starts, mut left) = (self.rest, [0; REVERSED_MAX], 0);
+        let (list, mut starts, mut left) = (*self, [0; REVERSED_MAX], 0);
         self.list(|scan| {
-            *starts.get_mut(left)? = u32::try_from(list.len() - scan.rest.len()).ok()?;
+            *starts.get_mut(left)? = u32::try_from(list.rest.len() - scan.rest.len()).ok()?;
             left += 1;
             read(scan).map(drop)
         })?;
@@ -506,6 +387,7 @@ impl<'a> Scan<'a> {
     pub(crate) fn fields(&mut self, mut each: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
         self.eat(b"{\"")?;
         loop {
+            // Byte by byte: keys come in one order, so that the processor knows where each ends before it has looked.
             let at = self.rest.iter().position(|c| !matches!(c, 0x20..=0x7e) || matches!(c, b'"' | b'\\'))?;
             let (key, rest) = self.rest.split_at(at);
             self.rest = rest.strip_prefix(b"\":")?;
@@ -529,7 +411,7 @@ pub(crate) struct Rows<'a, T> {
 /// The elements of a list that can be read, from the last to the first ([`Scan::reversed`]).
 #[derive(Debug)]
 pub(crate) struct Reversed<'a, T> {
-    list: &'a [u8],
+    list: Scan<'a>,
     starts: [u32; REVERSED_MAX],
     left: usize,
     read: fn(&mut Scan<'a>) -> Option<T>,
@@ -541,7 +423,7 @@ impl<T> Iterator for Reversed<'_, T> {
     fn next(&mut self) -> Option<T> {
         self.left = self.left.checked_sub(1)?;
         let start = *self.starts.get(self.left)?;
-        (self.read)(&mut Scan::new(self.list.get(start as usize..)?))
+        (self.read)(&mut Scan { rest: self.list.rest.get(start as usize..)?, ..self.list })
     }
 }
 

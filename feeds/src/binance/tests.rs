@@ -265,6 +265,21 @@ fn a_live_book_is_held_against_a_snapshot_now_and_then() {
 }
 
 #[test]
+fn a_snapshot_that_the_book_does_not_reach_is_held_for_a_while() {
+    let mut rig = rig();
+    play(&mut rig, 0..5);
+    rig.response(DEPTH_URL, DEPTH);
+    rig.wait();
+    // It is ahead of the book, and no difference comes any more.
+    assert!(rig.response(DEPTH_URL, &DEPTH.replace(":103,", ":209,")).is_empty() && rig.faults().is_empty());
+    let held = rig.now;
+    let told = rig.wait();
+    assert!(rig.now.since(held) >= crate::audit::REACHED_MAX_MS * 1_000_000, "not before");
+    assert_eq!((rig.faults(), &*told[0]), (vec!["mismatch"], "BTC-USDT book invalid mismatch"));
+    assert_eq!(rig.asked(), [format!("fetch {DEPTH_URL}")]);
+}
+
+#[test]
 fn streams_of_all_symbols_are_read_or_passed_over() {
     let mut rig = Rig::new(Binance::new(&[]));
     let told = rig.frame(

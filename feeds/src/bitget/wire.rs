@@ -36,7 +36,7 @@ pub(super) struct Envelope<'a> {
     pub(super) msg: Option<String>,
 }
 
-#[derive(serde::Deserialize, Default)]
+#[derive(serde::Deserialize, Default, Debug)]
 pub(super) struct Arg<'a> {
     #[serde(borrow, default, rename = "instType")]
     pub(super) inst_type: Cow<'a, str>,
@@ -47,7 +47,7 @@ pub(super) struct Arg<'a> {
 }
 
 /// `books`, `books1`
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, Debug)]
 pub(super) struct BookData {
     #[serde(default, alias = "a")]
     pub(super) asks: Option<LevelPairs>,

@@ -98,9 +98,7 @@ fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
 }
 
 fn row<'a>(scan: &mut Scan<'a>) -> Option<Row<'a>> {
-    let mut ahead = *scan;
-    if let Some(row) = usual_row(&mut ahead) {
-        *scan = ahead;
+    if let Some(row) = scan.attempt(usual_row) {
         return Some(row);
     }
     let (mut symbol, mut id, mut side, mut size, mut price, mut timestamp) = (None, None, None, None, None, None);

@@ -85,14 +85,7 @@ fn list<'a, R>(
 }
 
 fn trade<'a>(scan: &mut Scan<'a>) -> Option<WireTrade<'a>> {
-    let mut usual = *scan;
-    match usual_trade(&mut usual) {
-        Some(trade) => {
-            *scan = usual;
-            Some(trade)
-        }
-        None => any_trade(scan),
-    }
+    scan.attempt(usual_trade).or_else(|| any_trade(scan))
 }
 
 /// With its fields in the order that they come in.
@@ -181,14 +174,10 @@ fn changes(mut scan: Scan<'_>, levels: &mut Levels) -> Option<()> {
                 None => scan.eat(b"offer\"").map(|()| &mut levels.asks)?,
             };
             scan.eat(b",\"event_time\":\"")?;
-            let mut same = scan;
-            scan = match same.eat(time.as_bytes()).and_then(|()| same.eat(b"\"")) {
-                Some(()) => same,
-                None => {
-                    time = scan.until_quote()?;
-                    scan
-                }
-            };
+            let same = scan.attempt(|scan| scan.eat(time.as_bytes()).and_then(|()| scan.eat(b"\"")));
+            if same.is_none() {
+                time = scan.until_quote()?;
+            }
             scan.eat(b",\"price_level\":")?;
             let price = scan.quoted()?;
             scan.eat(b",\"new_quantity\":")?;

@@ -35,6 +35,10 @@ impl Changer {
         depth: usize,
         mut changed: Vec<Level>,
     ) -> Result<Vec<Level>, BookError> {
+        // Many frames change one side.
+        if changes.is_empty() && book.levels(side) <= depth {
+            return Ok(changed);
+        }
         let before = &mut self.before;
         before.clear();
         let in_order = book.exchange_all(side, changes, |level, was| {

@@ -34,13 +34,13 @@ fn frame<'a>(mut scan: Scan<'a>, levels: &mut Levels) -> Option<Level2<'a>> {
     let (mut update, mut subject, mut topic, mut kind) = (None, None, None, None);
     scan.fields(|scan, key| match key {
         b"data" => fill(&mut update, data(scan, levels)),
-        b"subject" => fill(&mut subject, scan.text()),
+        b"subject" => fill(&mut subject, scan.one_of(&["trade.l2update"])),
         b"topic" => fill(&mut topic, scan.text()),
-        b"type" => fill(&mut kind, scan.text()),
+        b"type" => fill(&mut kind, scan.one_of(&["message"])),
         _ => None,
     })?;
     scan.end()?;
-    update.filter(|_| (kind, subject) == (Some("message"), Some("trade.l2update")))
+    update.filter(|_| kind.is_some() && subject.is_some())
 }
 
 fn data<'a>(scan: &mut Scan<'a>, levels: &mut Levels) -> Option<Level2<'a>> {

@@ -1,5 +1,6 @@
 use ticker_market::decimal;
 
+use super::number::number_by_byte;
 use super::*;
 use crate::Out;
 use crate::wire::{self, LevelPairs, Quoted};
@@ -128,6 +129,21 @@ fn rows_are_read_when_their_turn_comes() {
         let rows = Scan::new(many.as_bytes()).rows(Scan::whole, |_| Some(())).expect("a list");
         assert_eq!(rows.count(), REVERSED_MAX + more);
         assert_eq!(Scan::new(many.as_bytes()).reversed(Scan::whole).is_some(), is_given);
+    }
+}
+
+#[test]
+fn strings_are_text_wherever_they_are() {
+    for length in TEXT_MAX - 20..TEXT_MAX + 20 {
+        // What is looked at may end within a letter.
+        for before in [String::new(), "ä".repeat(5)] {
+            let frame = format!("{}{before}[\"BTC-USDT\"", " ".repeat(length - before.len()));
+            let mut scan = Scan::new(frame.as_bytes());
+            while scan.eat(b"[").is_none() {
+                scan.byte();
+            }
+            assert_eq!(scan.text(), Some("BTC-USDT"));
+        }
     }
 }
 

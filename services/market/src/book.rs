@@ -268,15 +268,38 @@ pub fn is_same(a: &Decimal, b: &Decimal) -> bool {
     if x.scale == y.scale && x.negative == y.negative {
         (x.lo ^ y.lo) | (x.mid ^ y.mid) | (x.hi ^ y.hi) == 0
     } else {
-        a == b
+        order_across(*a, *b).is_eq()
     }
 }
 
 /// The order of two prices. Those of one instrument have one scale at nearly every venue, and then the digits decide.
 #[inline]
 pub fn order(a: Decimal, b: Decimal) -> Ordering {
-    if a.scale() == b.scale() { a.mantissa().cmp(&b.mantissa()) } else { a.cmp(&b) }
+    let (x, y) = (a.unpack(), b.unpack());
+    if x.scale == y.scale && !x.negative && !y.negative {
+        (x.hi, u64::from(x.mid) << 32 | u64::from(x.lo)).cmp(&(y.hi, u64::from(y.mid) << 32 | u64::from(y.lo)))
+    } else {
+        order_across(a, b)
+    }
 }
+
+/// As [`order`], of any two: the digits decide, those of the one with fewer behind the point with zeros after them.
+#[inline(never)]
+fn order_across(a: Decimal, b: Decimal) -> Ordering {
+    let (x, y) = (a.mantissa(), b.mantissa());
+    let zeros = |fewer: Decimal, more: Decimal| more.scale().checked_sub(fewer.scale()).map(|zeros| zeros as usize);
+    match (zeros(a, b), zeros(b, a)) {
+        (Some(zeros @ ..ZEROS_MAX), _) => (x * ZEROS[zeros]).cmp(&y),
+        (_, Some(zeros @ ..ZEROS_MAX)) => x.cmp(&(y * ZEROS[zeros])),
+        _ => a.cmp(&b),
+    }
+}
+
+const ZEROS_MAX: usize = 10;
+
+/// What so many zeros behind it make of a number; with these a mantissa of 96 bits always fits.
+const ZEROS: [i128; ZEROS_MAX] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 fn sum_of<'a>(bids: impl Iterator<Item = &'a Level>, asks: impl Iterator<Item = &'a Level>) -> u32 {
     let mut text = Vec::new();
@@ -399,10 +422,22 @@ mod tests {
 
     #[test]
     fn prices_are_ordered_whatever_their_digits() {
-        for (low, high) in [("1.0", "1.01"), ("-1", "1.00"), ("-1.50", "-1.5000001"), ("99.9", "100"), ("0", "0.00")] {
+        for (low, high) in [
+            ("1.0", "1.01"),
+            ("-1", "1.00"),
+            ("-1.50", "-1.5000001"),
+            ("99.9", "100"),
+            ("0", "0.00"),
+            ("-0.0", "0"),
+            ("5", "5.0000000001"),
+            ("0.123456789", "79228162514264337593543950335"),
+            ("-79228162514264337593543950335", "-0.1234567890"),
+        ] {
             let [low, high] = [low, high].map(|text| decimal::parse(text).expect(text));
             assert_eq!(order(low, high), low.cmp(&high));
             assert_eq!(order(high, low), high.cmp(&low));
+            assert_eq!(is_same(&low, &high), low == high);
+            assert!(is_same(&low, &low) && is_same(&high, &high));
         }
         let mut book = Book::new();
         let before = book.exchange(BookSide::Bid, level("100", "2")).expect("fits");

@@ -466,9 +466,17 @@ fn scaled(price: &Decimal, scale: u32) -> i64 {
     let parts = price.unpack();
     match i64::try_from(u64::from(parts.mid) << 32 | u64::from(parts.lo)) {
         Ok(digits) if parts.hi == 0 && !parts.negative && parts.scale == scale => digits,
+        // Some venues leave out zeros at the end.
+        Ok(digits) if parts.hi == 0 && !parts.negative && parts.scale < scale => {
+            let zeros = ZEROS.get((scale - parts.scale) as usize);
+            zeros.and_then(|zeros| digits.checked_mul(*zeros)).unwrap_or_else(|| scaled_anew(*price, scale))
+        }
         _ => scaled_anew(*price, scale),
     }
 }
+
+/// What so many zeros behind it make of a number.
+const ZEROS: [i64; 10] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 fn scaled_anew(price: Decimal, scale: u32) -> i64 {
     let digits = price.mantissa();
