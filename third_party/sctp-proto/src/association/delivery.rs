@@ -1,13 +1,17 @@
-//! How much a path holds: what it delivers in its shortest round trip.
+//! How much a path holds: twice what it delivered in its shortest round trip, at its best of late.
 //!
-//! TCP Westwood+ (Mascolo et al., 2001; Grieco and Mascolo, 2004; Linux' `tcp_westwood.c`): after a loss the window is what the
-//! path was seen to deliver, and not half of what it was. Packets that are lost by themselves, as over radio, then do not slow a
-//! stream down that the path bears; where a queue was full, the shortest round trip leaves the queue out, so that it empties.
+//! As BBR has it (draft-ietf-ccwg-bbr: a maximum filter of the delivery rate, and a gain of 2): after a loss the window is that,
+//! where it is more than half of what it was. Packets that are lost by themselves, as over radio, then do not slow a stream down
+//! that the path bears; where a queue was full, no more than one round trip of it fills again. The best, not the
+//! average: what a window that is too small lets through is no measure of the path.
 
 use std::time::{Duration, Instant};
 
-/// The shortest time in which the rate is measured: in less, receipts come in lumps.
+/// The shortest time in which a rate is measured: in less, receipts come in lumps.
 const MEASURE_MIN: Duration = Duration::from_millis(50);
+
+/// A rate counts for so long at least, and not for more than twice that.
+const BEST_OF: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Default, Debug)]
@@ -15,9 +19,10 @@ pub(crate) struct Delivery {
     /// Bytes confirmed since then.
     acked: u64,
     since: Option<Instant>,
-    /// Bytes a second, filtered once and twice.
-    once: f64,
-    twice: f64,
+    /// Bytes a second at the best: now, and in the time before.
+    best: f64,
+    best_before: f64,
+    best_since: Option<Instant>,
     /// The shortest round trip.
     shortest: Option<Duration>,
     latest: Duration,
@@ -38,19 +43,17 @@ impl Delivery {
         if elapsed <= self.latest.max(MEASURE_MIN) {
             return;
         }
-        let rate = self.acked as f64 / elapsed.as_secs_f64();
-        if self.once == 0.0 {
-            (self.once, self.twice) = (rate, rate);
-        } else {
-            self.once = (7.0 * self.once + rate) / 8.0;
-            self.twice = (7.0 * self.twice + self.once) / 8.0;
+        if now.saturating_duration_since(*self.best_since.get_or_insert(now)) >= BEST_OF {
+            (self.best_before, self.best, self.best_since) = (self.best, 0.0, Some(now));
         }
+        self.best = self.best.max(self.acked as f64 / elapsed.as_secs_f64());
         (self.acked, self.since) = (0, Some(now));
     }
 
     /// What the path holds, in bytes, once that is known.
     pub(crate) fn holds(&self) -> Option<u32> {
-        let shortest = self.shortest.filter(|_| self.twice > 0.0)?;
-        Some((self.twice * shortest.as_secs_f64()) as u32)
+        let best = self.best.max(self.best_before);
+        let shortest = self.shortest.filter(|_| best > 0.0)?;
+        Some((2.0 * best * shortest.as_secs_f64()) as u32)
     }
 }

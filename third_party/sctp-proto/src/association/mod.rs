@@ -3273,7 +3273,8 @@ impl Association {
         let mut tsn = cum_tsn_ack_point.wrapping_add(1);
         while sna32lt(tsn, max_tsn) {
             if let Some(c) = self.outbound_queue.get_mut(tsn) {
-                if !c.acked && !c.abandoned && c.miss_indicator < 3 {
+                let tells = c.nsent <= 1 || sna32lte(c.resent_before, htna);
+                if tells && !c.acked && !c.abandoned && c.miss_indicator < 3 {
                     c.miss_indicator += 1;
                     // Another than the first of this recovery goes (or is abandoned) too.
                     self.will_retransmit_fast |= c.miss_indicator == 3;
@@ -3763,7 +3764,7 @@ impl Association {
                     .wrapping_add(i)
                     .wrapping_add(1);
                 if let Some(c) = self.outbound_queue.get(tsn) {
-                    if c.acked || c.abandoned || c.nsent > 1 || c.miss_indicator < 3 {
+                    if c.acked || c.abandoned || c.miss_indicator < 3 {
                         i += 1;
                         continue;
                     }
@@ -3791,7 +3792,7 @@ impl Association {
 
                     fast_retrans_size += data_chunk_size;
                     self.stats.inc_fast_retrans();
-                    c.nsent += 1;
+                    c.sent_again(self.my_next_tsn);
                 } else {
                     break; // end of pending data
                 }
@@ -4009,8 +4010,7 @@ impl Association {
         // fragment was selected in this pass. Neither should be retransmitted.
         for chunk in &mut chunks {
             let c = self.outbound_queue.get_mut(chunk.tsn).unwrap();
-            c.retransmit = false;
-            c.nsent += 1;
+            c.sent_again(self.my_next_tsn);
             chunk.nsent = c.nsent;
         }
         self.bundle_data_chunks_into_packets(chunks)

@@ -102,6 +102,8 @@ pub struct ChunkPayloadData {
     pub(crate) acked: bool,
     /// Missing reports saturate at the fast-retransmit threshold of three.
     pub(crate) miss_indicator: u8,
+    /// When it was last sent again: the TSN that came next. Only what was sent later tells that it was lost again.
+    pub(crate) resent_before: u32,
 
     /// Sender-only identity shared by value across a message's fragments.
     pub(crate) message_id: u64,
@@ -119,6 +121,15 @@ pub struct ChunkPayloadData {
     pub(crate) retransmit: bool,
 }
 
+impl ChunkPayloadData {
+    /// It goes again, before the chunk of that TSN.
+    pub(crate) fn sent_again(&mut self, next_tsn: u32) {
+        self.nsent += 1;
+        self.retransmit = false;
+        (self.miss_indicator, self.resent_before) = (0, next_tsn);
+    }
+}
+
 impl Default for ChunkPayloadData {
     fn default() -> Self {
         ChunkPayloadData {
@@ -133,6 +144,7 @@ impl Default for ChunkPayloadData {
             user_data: Bytes::new(),
             acked: false,
             miss_indicator: 0,
+            resent_before: 0,
             message_id: 0,
             abandoned: false,
             since: None,
@@ -213,6 +225,7 @@ impl Chunk for ChunkPayloadData {
 
             acked: false,
             miss_indicator: 0,
+            resent_before: 0,
             message_id: 0,
             abandoned: false,
             since: None,
