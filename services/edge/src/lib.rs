@@ -129,7 +129,8 @@ impl Edge {
         let uses_ring = uses_ring(config.io)?;
         let (listeners, local_addr) = listen(config.listen, count)?;
         let secure = secure(config)?;
-        let rtc = rtc::Service::open(config)?;
+        let pace = Arc::<Pace>::default();
+        let rtc = rtc::Service::open(config, Arc::clone(&pace))?;
         let (needs, needs_taken) = mpsc::channel(command::NEEDS_MAX);
         let (http, handovers) = mpsc::channel(HANDOVERS_MAX);
         let readers = Arc::new(AtomicUsize::new(0));
@@ -204,14 +205,12 @@ impl Edge {
                     quic::endpoints(sockets.udp, tls, limits).map_err(|e| BindError::new(addr, tls::WHAT, e))?;
                 let alternative = |service| routes::with_alternative(service, addr.port());
                 service = alternative(service);
-                let pace = Arc::<Pace>::default();
                 let count = endpoints.len();
                 let served = endpoints.into_iter().enumerate().map(|(index, endpoint)| {
                     let web = web.of_endpoint(index, count, &pace);
                     quic::Served { endpoint, service: alternative(routes::service(web.clone())), web }
                 });
                 connections.spawn(quic::serve(served.collect(), limits, drain.clone()));
-                tokio::spawn(pace::keep(pace, drain.clone()));
             }
             let tls = tls::server_config(Arc::clone(&certificates), &tls::ALPN, false, false);
             let limits = tls::Limits { connections_max: config.tls_connections_max, write_timeout };
@@ -219,6 +218,7 @@ impl Edge {
             tokio::spawn(certificates.keep_fresh(drain.clone()));
         }
         tokio::spawn(library::serve(handovers, service, connections.clone(), write_timeout, drain.clone()));
+        tokio::spawn(pace::keep(pace, drain.clone()));
         let drain = drain.clone();
         tokio::spawn(async move {
             drain.started().await;
@@ -442,9 +442,9 @@ fn describe_metrics() {
         "Times that a reader's path was found to lose packets: what goes to it by datagram is repeated sooner."
     );
     describe_gauge!(
-        "ticker_edge_quic_gathering_seconds",
-        Unit::Seconds,
-        "How long messages are gathered into a QUIC packet: longer the busier the process."
+        "ticker_edge_gathering_ratio",
+        Unit::Count,
+        "How long messages are gathered into packets, of the longest (4 ms for QUIC, 20 ms for WebRTC): the busier the process the longer."
     );
     describe_counter!("ticker_edge_datagrams_total", Unit::Count, "Messages that went as QUIC datagrams.");
     describe_counter!(

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::batches::{self, Gathering};
 use crate::command::{Command, OpenPipe, PipeId, PipeState, ShardHandle, Stalled};
-use crate::pace::{PACKET_BYTES, Pace};
+use crate::pace::{PACKET_BYTES, Pace, QUIC_MAX};
 
 /// A session, read as batches of messages.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Pipe {
 
     async fn taken_out(&mut self) -> Option<Vec<Encoded>> {
         let Some(pace) = &self.pace else { return self.messages.next().await };
-        let due = self.taken.map(|taken| taken + pace.gathering()).filter(|due| Instant::now() < *due);
+        let due = self.taken.map(|taken| taken + pace.gathering(QUIC_MAX)).filter(|due| Instant::now() < *due);
         let gathered = match due {
             Some(due) => {
                 self.messages.gather(Gathering { room: PACKET_BYTES, size: |one| one.bytes.len() });
@@ -209,7 +209,7 @@ mod tests {
         let (sender, messages) = batches::queue();
         let (state, stalled) = (Arc::default(), Stalled::default());
         let id = PipeId { key: 0, generation: 0 };
-        let (gathering, pace) = (pace.gathering(), Some(pace));
+        let (gathering, pace) = (pace.gathering(QUIC_MAX), Some(pace));
         let (held, taken) = (None, None);
         (
             sender,

@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 
 use crate::EdgeError;
 use crate::config::Config;
+use crate::pace::Pace;
 use admission::{Admission, Rates};
 use relay::IceServers;
 use socket::{Buffers, Path, Socket};
@@ -121,6 +122,7 @@ pub(crate) struct Service {
     ice_servers: IceServers,
     admission: Mutex<Admission>,
     certificate: Mutex<(Certificate, Instant)>,
+    pace: Arc<Pace>,
     /// Peers that have been answered and are not connected yet.
     connecting: AtomicUsize,
     table: Mutex<Table>,
@@ -128,7 +130,7 @@ pub(crate) struct Service {
 
 impl Service {
     /// Binds the socket, where one is configured.
-    pub(crate) fn open(config: &Config) -> Result<Option<Arc<Self>>, EdgeError> {
+    pub(crate) fn open(config: &Config, pace: Arc<Pace>) -> Result<Option<Arc<Self>>, EdgeError> {
         let Some(listen) = config.rtc_listen else { return Ok(None) };
         let secret = config.rtc_turn_secret.as_deref();
         let ice_servers = IceServers::new(&config.rtc_ice_servers, secret, config.rtc_turn_seconds).map_err(|url| {
@@ -157,6 +159,7 @@ impl Service {
             ice_servers,
             admission: Mutex::new(Admission::new(rates, now)),
             certificate: Mutex::new((certificate, now)),
+            pace,
             connecting: AtomicUsize::new(0),
             table: Mutex::default(),
         })))

@@ -32,8 +32,8 @@ const LIVE_BYTES_MAX: usize = 1_000;
 const SESSION_BYTES_MAX: usize = 32 * 1024;
 const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 
-/// While receipts are waited for, packets are taken together with the next messages, or after so long: a receipt comes for
-/// every second packet, and to wake for each costs as much as to send.
+/// While receipts are waited for, and the process is as busy as it may be, packets are taken together with the next messages,
+/// or after so long: a receipt comes for every second packet, and to wake for each costs as much as to send.
 const RECEIPTS_PAUSE: Duration = Duration::from_millis(40);
 
 /// The same where more than so many bytes are not confirmed: SCTP may wait for receipts before it sends more. (It begins
@@ -41,9 +41,9 @@ const RECEIPTS_PAUSE: Duration = Duration::from_millis(40);
 const RECEIPTS_BYTES: usize = 3_000;
 const RECEIPTS_PAUSE_SHORT: Duration = Duration::from_millis(3);
 
-/// Messages that follow each other in less go together, up to a packet of them: a packet costs as much as five messages.
-/// What comes after a pause goes at once.
-const GATHER: Duration = Duration::from_millis(20);
+/// Messages that follow each other in less go together, up to a packet of them, where the process is as busy as it may be:
+/// a packet costs as much as five messages. What comes after a pause goes at once.
+const GATHERING_MAX: Duration = Duration::from_millis(20);
 
 /// Packets that are taken at once, at most: what DTLS has read of them waits until all are taken.
 const PACKETS_MAX: usize = crypto::RECORDS_MAX / 4;
@@ -192,7 +192,7 @@ impl Peer {
             let (takes, patience) = self.readiness();
             let now = Instant::now();
             let mut wake = patience.map_or(wake, |patience| wake.min(now + patience));
-            let mut gathers = Some(self.wrote + GATHER).filter(|due| takes && now < *due);
+            let mut gathers = Some(self.gathered_at()).filter(|due| takes && now < *due);
             match gathers {
                 Some(_) => self.pipe.gather(Gathering { room: PACKET_BYTES - self.waiting_bytes, size: self.size() }),
                 None if takes => self.pipe.hurry(),
@@ -515,11 +515,16 @@ impl Peer {
         }
     }
 
+    /// When what waits goes, even where it does not fill a packet.
+    fn gathered_at(&self) -> Instant {
+        self.wrote + self.registration.service.pace.gathering(GATHERING_MAX)
+    }
+
     /// Gives the channels what is due, as far as they take it.
     fn write(&mut self, now: Instant) -> Result<(), RtcError> {
         let Some(session) = self.session.filter(|_| self.is_secure) else { return Ok(()) };
         let binary = self.framing == Framing::Lengths;
-        let is_due = now >= self.wrote + GATHER || self.stage != Stage::Running;
+        let is_due = now >= self.gathered_at() || self.stage != Stage::Running;
         let mut room = 0;
         while let Some(Message { bytes, may_be_lost }) = self.waiting.front() {
             let size = message_bytes(bytes.len());
@@ -565,12 +570,13 @@ impl Peer {
         let (session, live) = self.buffered();
         let takes = self.waiting_bytes < PACKET_BYTES && session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX;
         let is_new = self.opened_at.is_none_or(|at| at.elapsed() < RECEIPTS_AT_ONCE);
-        let patience = match session + live {
+        let longest = match session + live {
             0 => None,
             _ if is_new || !takes => None,
             n if n < RECEIPTS_BYTES => Some(RECEIPTS_PAUSE),
             _ => Some(RECEIPTS_PAUSE_SHORT),
         };
-        (takes, patience)
+        let patience = longest.map(|longest| self.registration.service.pace.gathering(longest));
+        (takes, patience.filter(|patience| !patience.is_zero()))
     }
 }

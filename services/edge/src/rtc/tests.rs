@@ -4,7 +4,7 @@ use super::*;
 
 fn service() -> Arc<Service> {
     let config = Config { rtc_listen: Some(([127, 0, 0, 1], 0).into()), ..Config::default() };
-    Service::open(&config).expect("a free port").expect("configured")
+    Service::open(&config, Arc::default()).expect("a free port").expect("configured")
 }
 
 fn register(service: &Arc<Service>, name: &str) -> (Registration, inbox::Receiver<Packet>, inbox::Receiver<Control>) {
