@@ -2,7 +2,8 @@
 //! channels and nothing else, whom a packet on a shared socket is for, packets over TCP, and cryptography.
 //!
 //! Layout: [`sdp`], offers and answers; [`stun`], the addressee; [`framing`], packets on a stream; [`crypto`], ring behind str0m, which is ICE, DTLS and SCTP
-//! as state machines; `flight` and `association`, how DTLS and SCTP begin where packets are lost; `recovery`, how SCTP goes on there; [`agent`], one end of a connection.
+//! as state machines; `flight` and `association`, how DTLS and SCTP begin
+//! where packets are lost; [`agent`], one end of a connection.
 //!
 //! Deliberately absent: sockets, clocks, media.
 
@@ -11,7 +12,6 @@ mod association;
 pub mod crypto;
 mod flight;
 pub mod framing;
-mod recovery;
 pub mod sdp;
 pub mod stun;
 

@@ -14,9 +14,9 @@ pub(crate) const COMMON_HEADER_SIZE: u32 = 12;
 pub(crate) const DATA_CHUNK_HEADER_SIZE: u32 = 16;
 pub(crate) const DEFAULT_MAX_MESSAGE_SIZE: u32 = 65536;
 
-// Default RTO values in milliseconds (RFC 4960)
+// Default RTO values in milliseconds. RFC 9260 §16 recommends a minimum of 1,000; see RTT_VARIANCE_MIN.
 pub(crate) const RTO_INITIAL: u64 = 3000;
-pub(crate) const RTO_MIN: u64 = 1000;
+pub(crate) const RTO_MIN: u64 = 220;
 pub(crate) const RTO_MAX: u64 = 60000;
 
 // Default max retransmit value (RFC 4960 Section 15)

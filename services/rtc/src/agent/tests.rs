@@ -282,8 +282,8 @@ fn hostile_packets_do_no_harm() {
     });
 }
 
-/// Over a path that loses one packet in fifty, at a rate that it bears: nothing waits for a timer of SCTP's. Without
-/// `recovery` the slowest takes one to four seconds.
+/// Over a path that loses one packet in fifty, at a rate that it bears. With SCTP as released the slowest takes one to four
+/// seconds: it waits for a timer where what was sent again is lost again.
 #[test]
 fn a_loss_costs_a_round_trip_or_two() {
     const MESSAGES: usize = 3_000;
@@ -312,6 +312,34 @@ fn a_loss_costs_a_round_trip_or_two() {
     }
 }
 
+/// No receipt tells of the last packet: it goes again when the receipt is late, which is not a second.
+#[test]
+fn the_last_message_is_said_again_within_half_a_second() {
+    for label in [SESSION, LIVE] {
+        let mut net = Net::new(true, false, 0, 11);
+        net.run(Duration::from_secs(5), Net::is_open);
+        for n in 0..50_u8 {
+            net.ends[1].write(SESSION, &[n]);
+            net.run(Duration::from_millis(100), |ends| ends[0].received.len() > usize::from(n));
+        }
+        net.loss = 100;
+        net.ends[1].write(label, b"lost");
+        net.run(Duration::from_millis(5), |_| false);
+        net.loss = 0;
+        let began = net.now;
+        match label {
+            SESSION => net.run(Duration::from_secs(5), |ends| ends[0].received.len() > 50),
+            // What may be lost is let go, and no longer waits.
+            _ => {
+                while !net.ends[1].has_room(label, 1) && net.now - began < Duration::from_secs(5) {
+                    net.run(Duration::from_millis(10), |_| false);
+                }
+            }
+        }
+        assert!(net.now - began < Duration::from_millis(500), "{label}: {:?}", net.now - began);
+    }
+}
+
 /// Over a path that loses one packet in fifty but bears what is sent, a dense stream goes on at its rate, and what is shown is
 /// little older than the way is long. With SCTP as released a seventh of the messages finds no room, and where two packets of
 /// one window are lost the live channel stands still for more than a second.
@@ -319,7 +347,7 @@ fn a_loss_costs_a_round_trip_or_two() {
 fn what_is_lost_does_not_slow_a_dense_stream_down() {
     const MESSAGES: u32 = 4_000;
     const PERIOD: Duration = Duration::from_millis(5);
-    for (label, latest) in [(LIVE, Duration::from_millis(100)), (SESSION, Duration::from_millis(250))] {
+    for (label, latest) in [(LIVE, Duration::from_millis(50)), (SESSION, Duration::from_millis(120))] {
         let mut net = Net::new(true, false, 0, 3);
         net.run(Duration::from_secs(5), Net::is_open);
         net.loss = 2;
@@ -340,6 +368,6 @@ fn what_is_lost_does_not_slow_a_dense_stream_down() {
         }
         ages.sort_unstable();
         let p99 = ages[ages.len() * 99 / 100];
-        assert!(p99 < latest && skipped < MESSAGES / 50, "{label}: {skipped} found no room, 99 % within {p99:?}");
+        assert!(p99 < latest && skipped < MESSAGES / 500, "{label}: {skipped} found no room, 99 % within {p99:?}");
     }
 }

@@ -14,7 +14,6 @@ use super::{Ring, der};
 use crate::agent::MTU;
 use crate::association::Opening;
 use crate::flight::Flight;
-use crate::recovery::Recovery;
 
 /// A flight that is not answered is sent again after so long, then after twice as much, and so on. RFC 6347 §4.2.4.1
 /// recommends a second; but the path is one that ICE has just found to work, and what is lost on it should be noticed
@@ -80,14 +79,7 @@ impl DtlsProvider for Ring {
             return Err(CryptoError::Other("the certificate is not one of ours".to_owned()));
         }
         let dtls = dimpl::Dtls::new_12(config()?, cert.clone(), now);
-        Ok(Box::new(Dtls {
-            dtls,
-            now,
-            is_gone: false,
-            opening: Opening::new(),
-            flight: Flight::default(),
-            recovery: Recovery::default(),
-        }))
+        Ok(Box::new(Dtls { dtls, now, is_gone: false, opening: Opening::new(), flight: Flight::default() }))
     }
 }
 
@@ -100,17 +92,15 @@ struct Dtls {
     opening: Opening,
     /// What was said last in the handshake.
     flight: Flight,
-    /// What SCTP has said, and nobody has confirmed.
-    recovery: Recovery,
 }
 
 impl Dtls {
-    /// Sends what the beginning of the association asks for, and what is sent again, some of it. dimpl takes ten packets,
+    /// Sends what the beginning of the association asks for, some of it. dimpl takes ten packets,
     /// and with one more from str0m the connection would be over. Returns whether there was something.
     fn repeat(&mut self) -> bool {
         let mut sent = false;
         for _ in 0..REPEATS_AT_ONCE {
-            let Some(packet) = self.opening.next_to_peer().or_else(|| self.recovery.next()) else { break };
+            let Some(packet) = self.opening.next_to_peer() else { break };
             // What cannot be sent now is sent again later.
             let _ = self.dtls.send_application_data(&packet);
             sent = true;
@@ -161,7 +151,6 @@ impl DtlsInstance for Dtls {
             }
             DtlsOutput::ApplicationData(data) => {
                 self.flight.over();
-                self.recovery.heard(data, self.now);
                 if self.opening.incoming(data) { DtlsOutput::ApplicationData(data) } else { again }
             }
             DtlsOutput::Packet(packet) => {
@@ -173,8 +162,7 @@ impl DtlsInstance for Dtls {
             DtlsOutput::Timeout(at) => {
                 self.flight.said(self.now);
                 let (opening, flight) = (self.opening.timeout(self.now), self.flight.timeout(self.now));
-                let own = [opening, flight, self.recovery.timeout(self.now)];
-                DtlsOutput::Timeout(own.into_iter().flatten().fold(at, Instant::min))
+                DtlsOutput::Timeout([opening, flight].into_iter().flatten().fold(at, Instant::min))
             }
             output => output,
         }
@@ -184,7 +172,6 @@ impl DtlsInstance for Dtls {
         self.now = now;
         self.opening.handle_timeout(now);
         self.flight.handle_timeout(now);
-        self.recovery.handle_timeout(now);
         self.dtls.handle_timeout(now)
     }
 
@@ -192,7 +179,6 @@ impl DtlsInstance for Dtls {
         if !self.opening.outgoing(data) {
             return Ok(data.len());
         }
-        self.recovery.sent(data, self.now);
         match self.dtls.send_application_data(data) {
             // The other end has closed, which str0m learns only when it has asked for all output.
             Err(DtlsImplError::ConnectionClosed) => Ok(data.len()),

@@ -4,6 +4,10 @@ use std::time::Instant;
 use crate::config::{RTO_INITIAL, RTO_MAX, RTO_MIN};
 
 pub(crate) const ACK_INTERVAL: u64 = 200;
+
+/// What a receipt may take beyond the round trip, in milliseconds, at least: the other end may hold it back for
+/// [`ACK_INTERVAL`]. As browsers have it (dcSCTP's `min_rtt_variance`), instead of a minimum of a second for the whole.
+const RTT_VARIANCE_MIN: f64 = 220.0;
 const TIMER_COUNT: usize = 6;
 
 #[derive(Debug, Copy, Clone, Ord, PartialOrd, Eq, PartialEq)]
@@ -206,7 +210,8 @@ impl RtoManager {
             self.srtt = ((RTO_BASE - RTO_ALPHA) * self.srtt + RTO_ALPHA * rtt) / RTO_BASE;
         }
 
-        self.rto = (self.srtt + (4.0 * self.rttvar) as u64).clamp(self.rto_min, self.rto_max);
+        let variance = (4.0 * self.rttvar).max(RTT_VARIANCE_MIN);
+        self.rto = (self.srtt + variance as u64).clamp(self.rto_min, self.rto_max);
 
         self.srtt
     }
