@@ -32,12 +32,12 @@ const LIVE_BYTES_MAX: usize = 1_000;
 const SESSION_BYTES_MAX: usize = 32 * 1024;
 const LIVE_WAITING_BYTES_MAX: usize = 16 * 1024;
 
-/// While receipts are waited for, and the process is as busy as it may be, packets are taken together with the next messages,
-/// or after so long: a receipt comes for every second packet, and to wake for each costs as much as to send.
+/// While receipts are waited for, packets are taken together with the next messages, or after so long: a receipt comes for
+/// every second packet, and to wake for each costs as much as to send.
 const RECEIPTS_PAUSE: Duration = Duration::from_millis(40);
 
-/// The same where more than so many bytes are not confirmed: SCTP may wait for receipts before it sends more. (It begins
-/// with a window of some four packets.)
+/// Where more than so many bytes are not confirmed, receipts may tell of losses (it takes three packets), or SCTP may wait
+/// for them (it begins with a window of some four): then no longer than this, and the less the more time the process has.
 const RECEIPTS_BYTES: usize = 3_000;
 const RECEIPTS_PAUSE_SHORT: Duration = Duration::from_millis(3);
 
@@ -570,13 +570,12 @@ impl Peer {
         let (session, live) = self.buffered();
         let takes = self.waiting_bytes < PACKET_BYTES && session < SESSION_BYTES_MAX && live < LIVE_WAITING_BYTES_MAX;
         let is_new = self.opened_at.is_none_or(|at| at.elapsed() < RECEIPTS_AT_ONCE);
-        let longest = match session + live {
+        let patience = match session + live {
             0 => None,
             _ if is_new || !takes => None,
             n if n < RECEIPTS_BYTES => Some(RECEIPTS_PAUSE),
-            _ => Some(RECEIPTS_PAUSE_SHORT),
+            _ => Some(self.registration.service.pace.gathering(RECEIPTS_PAUSE_SHORT)).filter(|pause| !pause.is_zero()),
         };
-        let patience = longest.map(|longest| self.registration.service.pace.gathering(longest));
-        (takes, patience.filter(|patience| !patience.is_zero()))
+        (takes, patience)
     }
 }
