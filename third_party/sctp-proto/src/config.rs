@@ -53,7 +53,7 @@ pub struct TransportConfig {
     rto_initial_ms: u64,
 
     /// Minimum retransmission timeout in milliseconds.
-    /// Default: 1000
+    /// Default: 220
     rto_min_ms: u64,
 
     /// Maximum retransmission timeout in milliseconds.

@@ -1,17 +1,20 @@
-//! How much a path holds: twice what it delivered in its shortest round trip, at its best of late.
+//! How much a path holds: what it delivered in its shortest round trip, at its best of late, and a quarter more.
 //!
-//! As BBR has it (draft-ietf-ccwg-bbr: a maximum filter of the delivery rate, and a gain of 2): after a loss the window is that,
-//! where it is more than half of what it was. Packets that are lost by themselves, as over radio, then do not slow a stream down
-//! that the path bears; where a queue was full, no more than one round trip of it fills again. The best, not the
-//! average: what a window that is too small lets through is no measure of the path.
+//! After a loss the window is that, where it is more than half of what it was. Packets that are lost by themselves, as over radio,
+//! then do not slow a stream down that the path bears; where a queue was full, it empties. The best, as BBR has it
+//! (draft-ietf-ccwg-bbr), not the average: what a window that is too small lets through is no measure of the path. BBR's
+//! factor of 2 would never give way where the queue holds less than a round trip.
 
 use std::time::{Duration, Instant};
 
 /// The shortest time in which a rate is measured: in less, receipts come in lumps.
 const MEASURE_MIN: Duration = Duration::from_millis(50);
 
-/// A rate counts for so long at least, and not for more than twice that.
+/// While something is confirmed, a rate counts for so long at least, and not for more than twice that.
 const BEST_OF: Duration = Duration::from_secs(5);
+
+/// Room for the rate to grow, and for receipts that are held back.
+const GAIN: f64 = 1.25;
 
 /// See the module.
 #[derive(Default, Debug)]
@@ -54,6 +57,6 @@ impl Delivery {
     pub(crate) fn holds(&self) -> Option<u32> {
         let best = self.best.max(self.best_before);
         let shortest = self.shortest.filter(|_| best > 0.0)?;
-        Some((2.0 * best * shortest.as_secs_f64()) as u32)
+        Some((GAIN * best * shortest.as_secs_f64()) as u32)
     }
 }

@@ -315,6 +315,8 @@ pub struct Association {
     partial_bytes_acked: u32,
     pub(crate) in_fast_recovery: bool,
     fast_recover_exit_point: u32,
+    /// Some chunk is to be retransmitted fast, and had no place in the packet.
+    fast_retransmits_left: bool,
     delivery: Delivery,
 
     // Chunks stored for retransmission
@@ -417,6 +419,7 @@ impl Default for Association {
             partial_bytes_acked: 0,
             in_fast_recovery: false,
             fast_recover_exit_point: 0,
+            fast_retransmits_left: false,
             delivery: Delivery::default(),
 
             // Chunks stored for retransmission
@@ -2597,7 +2600,15 @@ impl Association {
             self.rwnd = d.advertised_receiver_window_credit - bytes_outstanding;
         }
 
-        self.process_fast_retransmission(d.cumulative_tsn_ack, htna, cum_tsn_ack_point_advanced)?;
+        // What comes after the last gap block is not reported missing: it may be on its way.
+        let last_gap = d.gap_ack_blocks.iter().map(|g| g.end).max().unwrap_or(0);
+        let reported = d.cumulative_tsn_ack.wrapping_add(last_gap.into());
+        self.process_fast_retransmission(
+            d.cumulative_tsn_ack,
+            htna,
+            cum_tsn_ack_point_advanced,
+            reported,
+        )?;
 
         if self.use_forward_tsn {
             self.advance_peer_tsn_ack_point();
@@ -3254,6 +3265,7 @@ impl Association {
         cum_tsn_ack_point: u32,
         htna: u32,
         cum_tsn_ack_point_advanced: bool,
+        reported: u32,
     ) -> Result<()> {
         // HTNA algorithm - RFC 9260 Sec 7.2.4
         // Increment missIndicator of each chunks that the SACK reported missing:
@@ -3263,9 +3275,7 @@ impl Association {
         //     the miss indications are incremented for all TSNs reported missing
         //     in the SACK.
         let max_tsn = if self.in_fast_recovery && cum_tsn_ack_point_advanced {
-            cum_tsn_ack_point
-                .wrapping_add(self.outbound_queue.inflight_len() as u32)
-                .wrapping_add(1)
+            reported
         } else {
             htna
         };
@@ -3304,7 +3314,8 @@ impl Association {
             tsn = tsn.wrapping_add(1);
         }
 
-        if self.in_fast_recovery && cum_tsn_ack_point_advanced {
+        let left = core::mem::take(&mut self.fast_retransmits_left);
+        if left || self.in_fast_recovery && cum_tsn_ack_point_advanced {
             self.will_retransmit_fast = true;
         }
 
@@ -3787,12 +3798,19 @@ impl Association {
                     let c = self.outbound_queue.get_mut(tsn).unwrap();
                     let data_chunk_size = DATA_CHUNK_HEADER_SIZE + c.user_data.len() as u32;
                     if self.mtu < fast_retrans_size + data_chunk_size {
+                        // One packet for each receipt.
+                        self.fast_retransmits_left = true;
                         break;
                     }
 
                     fast_retrans_size += data_chunk_size;
                     self.stats.inc_fast_retrans();
                     c.sent_again(self.my_next_tsn);
+                    // RFC 9260 §7.2.4 step 4: the timer is of the first one's last sending.
+                    if self.outbound_queue.earliest_outstanding_tsn() == Some(tsn) {
+                        let rto = self.rto_mgr.get_rto();
+                        self.timers.start(Timer::T3RTX, now, rto);
+                    }
                 } else {
                     break; // end of pending data
                 }
