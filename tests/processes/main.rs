@@ -349,6 +349,7 @@ fn one_process_and_three_give_the_same() {
     let (code, said) = one.interrupt();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.ends_with("drained, goodbye\n"), "{said}");
+    assert!(!said.contains("WARN"), "nothing is wrong, and nobody comes back for those who have gone: {said}");
 
     let fanout = Running::start(&["fanout", "--listen", &at(grpc), "--admin", &at(admin)]);
     let edge = Running::start(&["edge", "--listen", &at(http), "--fanout", &fanout_url, "--admin", &at(edge_admin)]);

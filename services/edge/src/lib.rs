@@ -167,7 +167,8 @@ impl Edge {
         let directory = upstream::SharedDirectory::default();
         let linger = Duration::from_millis(config.linger_ms);
         let history = history::History::new(channel.clone());
-        let link = upstream::Link::new(channel, shards.clone(), needs_taken, Arc::clone(&directory), linger);
+        let link =
+            upstream::Link::new(channel, shards.clone(), needs_taken, Arc::clone(&directory), linger, drain.clone());
         let component = health.component("upstream");
         let follow = tokio::spawn(link.run(component));
         let connections = library::Connections::new();

@@ -8,6 +8,7 @@ use ticker_market::{Data, Instrument, Pattern, Status, Topic};
 use ticker_proto::v1::relay_client::RelayClient;
 use ticker_proto::v1::{self};
 use ticker_proto::{Frame, convert};
+use ticker_runtime::Drain;
 use ticker_runtime::health::Component;
 use ticker_session::catalogue::Catalogue;
 use ticker_session::{Need, Page};
@@ -98,6 +99,7 @@ pub(crate) struct Link {
     pub(crate) needs: mpsc::Receiver<(usize, Need)>,
     pub(crate) directory: SharedDirectory,
     pub(crate) linger: Duration,
+    drain: Drain,
     /// How many shards want each pattern.
     wants: HashMap<Pattern, u32>,
     /// Patterns that no shard wants any more, and until when they are held all the same.
@@ -118,6 +120,7 @@ impl Link {
         needs: mpsc::Receiver<(usize, Need)>,
         directory: SharedDirectory,
         linger: Duration,
+        drain: Drain,
     ) -> Self {
         Self {
             client: RelayClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -125,6 +128,7 @@ impl Link {
             needs,
             directory,
             linger,
+            drain,
             wants: HashMap::new(),
             lingering: HashMap::new(),
             carried: HashSet::new(),
@@ -134,7 +138,7 @@ impl Link {
         }
     }
 
-    /// Follows the fanout for as long as the future is polled.
+    /// Follows the fanout until the edge has drained, or for as long as the future is polled.
     pub(crate) async fn run(mut self, component: Component) {
         let mut retry = RETRY_MIN;
         component.set_waiting("no stream from the fanout yet");
@@ -142,6 +146,8 @@ impl Link {
             let began = Instant::now();
             let error = match self.follow(&component).await {
                 Ok(never) => match never {},
+                // There is nobody left to follow it for.
+                Err(StreamError::Shard) if self.drain.is_started() => return,
                 Err(error) => error,
             };
             metrics::gauge!("ticker_edge_upstream_connected").set(0.0);
@@ -239,10 +245,13 @@ impl Link {
                             _ => {}
                         }
                         self.note(&told);
+                        let mut gone = 0;
                         for shard in &self.shards {
-                            if !shard.tell(Command::Upstream(told.clone())).await {
-                                return Err(StreamError::Shard);
-                            }
+                            gone += usize::from(!shard.tell(Command::Upstream(told.clone())).await);
+                        }
+                        // In a drain they go one by one, and readers of the others are served to the end.
+                        if gone == self.shards.len() || gone > 0 && !self.drain.is_started() {
+                            return Err(StreamError::Shard);
                         }
                         match told {
                             Upstream::Opened { .. } => fresh = true,
