@@ -275,26 +275,22 @@ impl<'a> Scan<'a> {
 
     /// The elements of a list, for later: all are read by `read` now, to know that they can be, and each again when its
     /// turn comes. So nothing is told of a frame that is not understood to its end, and nothing is kept meanwhile.
-    /// `each` may look at them now, and refuse one.
-    pub(crate) fn rows<T>(
-        &mut self,
-        read: fn(&mut Self) -> Option<T>,
-        mut each: impl FnMut(T) -> Option<()>,
-    ) -> Option<Rows<'a, T>> {
+    pub(crate) fn rows<T>(&mut self, read: fn(&mut Self) -> Option<T>) -> Option<Rows<'a, T>> {
         let rows = Rows { scan: *self, read };
-        self.list(|scan| each(read(scan)?))?;
+        self.list(|scan| read(scan).map(drop))?;
         Some(rows)
     }
 
     /// As [`Scan::rows`], of the list that a frame ends with, but for what closes it.
     pub(crate) fn last_rows<T>(mut self, read: fn(&mut Self) -> Option<T>, closing: &[u8]) -> Option<Rows<'a, T>> {
-        let rows = self.rows(read, |_| Some(()))?;
+        let rows = self.rows(read)?;
         self.eat(closing)?;
         self.end()?;
         Some(rows)
     }
 
-    /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`].
+    /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`]. `each` may
+    /// look at them now, and refuse one.
     pub(crate) fn reversed<T>(
         &mut self,
         read: fn(&mut Self) -> Option<T>,

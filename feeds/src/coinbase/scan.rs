@@ -140,7 +140,7 @@ pub(super) fn tickers(bytes: &[u8]) -> Option<ListFrame<'_, Rows<'_, Ticker<'_>>
     scan.eat(b"{\"channel\":\"ticker")?;
     let _ = scan.eat(b"_batch");
     scan.eat(b"\"")?;
-    list(scan, b",\"tickers\":", |scan| scan.rows(ticker, |_| Some(())))
+    list(scan, b",\"tickers\":", |scan| scan.rows(ticker))
 }
 
 fn ticker<'a>(scan: &mut Scan<'a>) -> Option<Ticker<'a>> {
