@@ -90,6 +90,8 @@ struct Link {
 struct Subscribed {
     kind: Kind,
     native: CompactString,
+    /// Its instrument's, if it is kept: each frame would have to look for it by its name.
+    number: Option<u32>,
     /// Its snapshot came.
     has_begun: bool,
 }
@@ -130,20 +132,31 @@ impl Bitfinex {
         Some((keeper, &mut self.own[number]))
     }
 
+    fn number(&mut self, native: &str, out: &mut Out) -> Option<u32> {
+        self.keep(native, out).map(|(keeper, _)| keeper.number())
+    }
+
+    /// What [`Bitfinex::keep`] gave that number.
+    fn kept(&mut self, number: u32) -> Option<(&mut Keeper, &mut Own)> {
+        self.roster.at(number as usize).zip(self.own.get_mut(number as usize))
+    }
+
     fn channel(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
         if let Some(Frame { channel, body, sequence }) = scan::frame(bytes)
             && let Some(link) = self.conns.get_mut(&conn)
             && let Some(subscribed) = link.channels.get_mut(&channel).filter(|channel| channel.kind == Kind::Book)
+            && let Some(of) = subscribed.number
         {
-            let (native, number) = (subscribed.native.clone(), sequence.filter(|_| link.flags & SEQ_ALL != 0));
+            let number = sequence.filter(|_| link.flags & SEQ_ALL != 0);
             let is_list = matches!(body, Body::List(_));
             let is_bulk = link.flags & BULK_UPDATES != 0 && subscribed.has_begun;
             subscribed.has_begun |= is_list;
-            if self.count(conn, number, recv, out) {
+            let is_next = number.is_none_or(|number| link.sequence.advance(number));
+            if is_next || self.count(conn, number, recv, out) {
                 match body {
-                    Body::Level(level) => self.levels(conn, &native, [level], false, recv, out),
-                    Body::List(levels) => self.levels(conn, &native, levels, !is_bulk, recv, out),
-                    Body::Checksum(checksum) => self.checksum(conn, &native, checksum, recv, out),
+                    Body::Level(level) => self.levels(conn, of, [level], false, recv, out),
+                    Body::List(levels) => self.levels(conn, of, levels, !is_bulk, recv, out),
+                    Body::Checksum(checksum) => self.checksum(conn, of, checksum, recv, out),
                     Body::Heartbeat => {}
                 }
             }
@@ -164,8 +177,10 @@ impl Bitfinex {
                 let is_list = data.starts_with("[[") || data == "[]";
                 let levels: Vec<WireLevel> =
                     if is_list { serde_json::from_str(data)? } else { vec![serde_json::from_str(data)?] };
-                if self.count(conn, number, recv, out) {
-                    self.levels(conn, &native, levels, is_list && !is_bulk, recv, out);
+                if self.count(conn, number, recv, out)
+                    && let Some(of) = self.number(&native, out)
+                {
+                    self.levels(conn, of, levels, is_list && !is_bulk, recv, out);
                 }
                 if let Some(channel) = self.conns.get_mut(&conn).and_then(|link| link.channels.get_mut(&frame.channel))
                 {
@@ -174,8 +189,10 @@ impl Bitfinex {
             }
             (Some((Kind::Book, native)), Some("cs")) => {
                 let checksum: i64 = serde_json::from_str(data)?;
-                if self.count(conn, number, recv, out) {
-                    self.checksum(conn, &native, checksum, recv, out);
+                if self.count(conn, number, recv, out)
+                    && let Some(of) = self.number(&native, out)
+                {
+                    self.checksum(conn, of, checksum, recv, out);
                 }
             }
             (Some((Kind::Trades, native)), word @ (None | Some("te" | "tu"))) => {
@@ -238,14 +255,14 @@ impl Bitfinex {
     fn levels(
         &mut self,
         conn: Conn,
-        native: &str,
+        of: u32,
         list: impl IntoIterator<Item = WireLevel>,
         snapshot: bool,
         recv: Time,
         out: &mut Out,
     ) {
         let broken = snapshot && self.conns.get(&conn).is_some_and(|link| link.sequence.broken);
-        let Some((keeper, Own { waiting, written })) = self.keep(native, out) else { return };
+        let Some((keeper, Own { waiting, written })) = self.kept(of) else { return };
         keeper.heard(conn, recv, out);
         if !snapshot && (keeper.owner() != Some(conn) || !keeper.is_live()) {
             return;
@@ -276,8 +293,8 @@ impl Bitfinex {
         }
     }
 
-    fn checksum(&mut self, conn: Conn, native: &str, expected: i64, recv: Time, out: &mut Out) {
-        let Some((keeper, Own { waiting, written })) = self.keep(native, out) else { return };
+    fn checksum(&mut self, conn: Conn, of: u32, expected: i64, recv: Time, out: &mut Out) {
+        let Some((keeper, Own { waiting, written })) = self.kept(of) else { return };
         if keeper.owner() == Some(conn) && keeper.is_live() {
             let prove = |book: &Book| {
                 written.follow(book, waiting);
@@ -348,17 +365,18 @@ impl Bitfinex {
         let Some(number) = event.number.filter(|_| link.channels.len() < CHANNELS_MAX) else { return };
         // One subscription replaces another, whose last frames may still come: they count, and are not read.
         link.channels.retain(|_, old| old.kind != kind || old.native != event.symbol);
-        let native = event.symbol.to_compact_string();
-        link.channels.insert(number, Subscribed { kind, native, has_begun: false });
         let integrity = match link.flags {
             flags if flags & OB_CHECKSUM != 0 => Integrity::Verified,
             flags if flags & SEQ_ALL != 0 => Integrity::Sequenced,
             _ => Integrity::None,
         };
-        if let Some((keeper, _)) = self.keep(&event.symbol, out) {
+        let kept = self.keep(&event.symbol, out).map(|(keeper, _)| {
             keeper.set_integrity(integrity);
             keeper.heard(conn, recv, out);
-        }
+            keeper.number()
+        });
+        let subscribed = Subscribed { kind, native: event.symbol.to_compact_string(), number: kept, has_begun: false };
+        self.conns.entry(conn).or_default().channels.insert(number, subscribed);
     }
 
     fn pairs(&mut self, body: &[u8], recv: Time, out: &mut Out) {

@@ -103,6 +103,17 @@ impl Bitget {
             }
             return Ok(());
         }
+        if let Some(scan::TradesFrame { arg, action, trades, is_newest_first }) = scan::trades(bytes) {
+            if let Some(kind) = Kind::of(&arg.inst_type, &arg.native) {
+                let (of, snapshot) = ((kind, &*arg.native), action == "snapshot");
+                if is_newest_first {
+                    self.trades(conn, of, snapshot, trades, recv, out);
+                } else {
+                    self.trades(conn, of, snapshot, trades.rev(), recv, out);
+                }
+            }
+            return Ok(());
+        }
         let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
         let arg = envelope.arg.unwrap_or_default();
         if !envelope.event.is_empty() {
@@ -146,8 +157,11 @@ impl Bitget {
                 }
             }
             "trade" | "publicTrade" => {
-                let trades = serde_json::from_str::<Vec<WireTrade<'_>>>(data)?;
-                self.trades(conn, (kind, native), snapshot, trades, recv, out);
+                let mut trades = serde_json::from_str::<Vec<WireTrade<'_>>>(data)?;
+                if trades.first().map(order) > trades.last().map(order) {
+                    trades.reverse();
+                }
+                self.trades(conn, (kind, native), snapshot, trades.into_iter(), recv, out);
             }
             // What we did not subscribe to is somebody else's.
             channel => out.pass_over(channel),
@@ -225,22 +239,19 @@ impl Bitget {
         }
     }
 
-    fn trades(
+    /// The oldest of these trades comes first.
+    fn trades<'a>(
         &mut self,
         conn: Conn,
         (kind, native): (Kind, &str),
         snapshot: bool,
-        mut trades: Vec<WireTrade<'_>>,
+        trades: impl Iterator<Item = WireTrade<'a>>,
         recv: Time,
         out: &mut Out,
     ) {
         let Some((keeper, own)) = self.keep(kind, native, out) else { return };
         keeper.heard(conn, recv, out);
         let past = snapshot && !std::mem::replace(&mut own.trades_begun, true);
-        // The newest comes first.
-        if matches!((trades.first(), trades.last()), (Some(first), Some(last)) if order(first) > order(last)) {
-            trades.reverse();
-        }
         for trade in trades {
             let side = match trade.side.as_bytes() {
                 [b'b' | b'B', ..] => Some(Side::Buy),

@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use ticker_market::book::{BookSide, LEVELS_PER_SIDE_MAX};
 use ticker_market::{Book, Decimal, Integrity, Level, Levels, Side, Time, Trade};
 
+use self::scan::Changes;
 use crate::keeper::{Keeper, QuoteSource, Stamp, Ways, Wrong};
 use crate::resync::{RESYNC_ANSWER_MAX_MS, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
@@ -46,6 +47,8 @@ pub struct Bitmex {
     refresh: Refresh,
     /// A connection that was opened before the list came, without which no name is known.
     waiting: Option<Conn>,
+    /// Of a frame, kept for their capacity.
+    changes: Vec<Change>,
 }
 
 #[derive(Default, Debug)]
@@ -77,7 +80,7 @@ struct Filter<'a> {
 }
 
 /// `orderBookL2`
-#[derive(Clone, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct Row<'a> {
     #[serde(borrow)]
     symbol: Cow<'a, str>,
@@ -90,6 +93,22 @@ struct Row<'a> {
     price: Option<Number>,
     #[serde(borrow, default)]
     timestamp: Cow<'a, str>,
+}
+
+/// What a row says, but of whom and when.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    id: u64,
+    side: Option<BookSide>,
+    size: Option<Decimal>,
+    price: Option<Decimal>,
+}
+
+impl Change {
+    #[inline]
+    fn of(row: &Row<'_>) -> Self {
+        Self { id: row.id, side: side(row), size: row.size.map(|n| n.0), price: row.price.map(|n| n.0) }
+    }
 }
 
 /// `quote`
@@ -157,6 +176,7 @@ impl Bitmex {
             list: Resync::default(),
             refresh: Refresh::default(),
             waiting: None,
+            changes: Vec::new(),
         }
     }
 
@@ -176,13 +196,10 @@ impl Bitmex {
     }
 
     fn decode(&mut self, conn: Conn, bytes: &[u8], recv: Time, out: &mut Out) -> Result<(), serde_json::Error> {
-        if let Some(frame) = scan::changes(bytes) {
-            self.changes(conn, frame.symbol, frame.action, frame.rows, Stamp { ts: frame.ts, recv }, out);
-            self.resync_due(recv, out);
-            return Ok(());
-        }
-        if let Some(frame) = scan::partial(bytes) {
-            self.partial(conn, frame.symbol, frame.rows, recv, out);
+        let mut rows = std::mem::take(&mut self.changes);
+        let is_book = self.book_frame(conn, bytes, &mut rows, recv, out);
+        self.changes = rows;
+        if is_book {
             self.resync_due(recv, out);
             return Ok(());
         }
@@ -202,13 +219,16 @@ impl Bitmex {
                 if envelope.action == "partial" {
                     let of = envelope.filter.map(|f| f.symbol).or_else(|| rows.first().map(|r| r.symbol.clone()));
                     if let Some(native) = of {
-                        self.partial(conn, &native, rows.into_iter(), recv, out);
+                        let own = || rows.iter().filter(|row| row.symbol == native);
+                        let changes: Vec<Change> = own().map(Change::of).collect();
+                        self.partial(conn, &native, &changes, stamp(own(), recv), out);
                     }
                 } else {
                     // Rows of one frame are of one symbol, or of several one after the other.
                     for rows in rows.chunk_by(|a, b| a.symbol == b.symbol) {
-                        let (native, stamp) = (&rows[0].symbol, stamp(rows, recv));
-                        self.changes(conn, native, &envelope.action, rows.iter().cloned(), stamp, out);
+                        let (native, stamp) = (&rows[0].symbol, stamp(rows.iter(), recv));
+                        let changes: Vec<Change> = rows.iter().map(Change::of).collect();
+                        self.changes(conn, native, &envelope.action, &changes, stamp, out);
                     }
                 }
                 self.resync_due(recv, out);
@@ -234,44 +254,40 @@ impl Bitmex {
         Ok(())
     }
 
-    /// The whole book.
-    fn partial<'a>(
-        &mut self,
-        conn: Conn,
-        native: &str,
-        rows: impl Iterator<Item = Row<'a>>,
-        recv: Time,
-        out: &mut Out,
-    ) {
-        let Some((keeper, own)) = self.keep(native, out) else { return };
-        keeper.with_book();
-        keeper.heard(conn, recv, out);
-        own.rows.clear();
-        let (mut levels, mut ts) = (Levels::default(), None);
-        for row in rows.filter(|row| row.symbol == native) {
-            ts = ts.max(Time::parse_rfc3339(&row.timestamp));
-            let (Some(side), Some(price), Some(size)) = (side(&row), row.price, row.size) else {
-                let detail = format!("row {} of a partial without side, price or size", row.id);
-                return keeper.fault(Wrong { fault: Fault::Undecodable, detail }, Stamp::here(recv), out);
-            };
-            own.rows.insert(row.id, (side, price.0));
-            list(&mut levels, side).push(Level { price: price.0, size: size.0 });
+    /// Takes a frame of the usual form. Returns whether it is one.
+    fn book_frame(&mut self, conn: Conn, bytes: &[u8], rows: &mut Vec<Change>, recv: Time, out: &mut Out) -> bool {
+        if let Some(Changes { action, symbol, ts }) = scan::changes(bytes, rows) {
+            self.changes(conn, symbol, action, rows, Stamp { ts, recv }, out);
+        } else if let Some(Changes { symbol, ts, .. }) = scan::partial(bytes, rows) {
+            self.partial(conn, symbol, rows, Stamp { ts, recv }, out);
+        } else {
+            return false;
         }
-        if !keeper.snapshot(conn, levels, |_| Ok(()), Stamp { ts, recv }, out) {
-            own.rows.clear();
-        }
-        self.refresh.begin(recv);
+        true
     }
 
-    fn changes<'a>(
-        &mut self,
-        conn: Conn,
-        native: &str,
-        action: &str,
-        rows: impl Iterator<Item = Row<'a>>,
-        stamp: Stamp,
-        out: &mut Out,
-    ) {
+    /// The whole book.
+    fn partial(&mut self, conn: Conn, native: &str, rows: &[Change], stamp: Stamp, out: &mut Out) {
+        let Some((keeper, own)) = self.keep(native, out) else { return };
+        keeper.with_book();
+        keeper.heard(conn, stamp.recv, out);
+        own.rows.clear();
+        let mut levels = Levels::default();
+        for row in rows {
+            let (Some(side), Some(price), Some(size)) = (row.side, row.price, row.size) else {
+                let detail = format!("row {} of a partial without side, price or size", row.id);
+                return keeper.fault(Wrong { fault: Fault::Undecodable, detail }, Stamp::here(stamp.recv), out);
+            };
+            own.rows.insert(row.id, (side, price));
+            list(&mut levels, side).push(Level { price, size });
+        }
+        if !keeper.snapshot(conn, levels, |_| Ok(()), stamp, out) {
+            own.rows.clear();
+        }
+        self.refresh.begin(stamp.recv);
+    }
+
+    fn changes(&mut self, conn: Conn, native: &str, action: &str, rows: &[Change], stamp: Stamp, out: &mut Out) {
         let Some((keeper, own)) = self.keep(native, out) else { return };
         keeper.with_book();
         keeper.heard(conn, stamp.recv, out);
@@ -353,16 +369,11 @@ impl Bitmex {
 }
 
 impl Own {
-    fn changes<'a>(
-        &mut self,
-        action: &str,
-        rows: impl Iterator<Item = Row<'a>>,
-        levels: &mut Levels,
-    ) -> Result<(), Wrong> {
+    fn changes(&mut self, action: &str, rows: &[Change], levels: &mut Levels) -> Result<(), Wrong> {
         let wrong = |fault, detail| Wrong { fault, detail };
         for row in rows {
             let unknown = || wrong(Fault::Gap, format!("{action} of row {}, which never came", row.id));
-            let side = side(&row).ok_or_else(|| wrong(Fault::Undecodable, format!("row {} without a side", row.id)))?;
+            let side = row.side.ok_or_else(|| wrong(Fault::Undecodable, format!("row {} without a side", row.id)))?;
             let (price, size) = match action {
                 "delete" => {
                     let (side, price) = self.rows.remove(&row.id).ok_or_else(unknown)?;
@@ -371,14 +382,14 @@ impl Own {
                 }
                 "update" => {
                     let (old_side, old_price) = *self.rows.get(&row.id).ok_or_else(unknown)?;
-                    let price = row.price.map_or(old_price, |p| p.0);
+                    let price = row.price.unwrap_or(old_price);
                     if (old_side, old_price) != (side, price) {
                         list(levels, old_side).push(Level { price: old_price, size: Decimal::ZERO });
                         self.rows.insert(row.id, (side, price));
                     }
                     // Nothing but its time changed.
                     let Some(size) = row.size else { continue };
-                    (price, size.0)
+                    (price, size)
                 }
                 "insert" => {
                     let (Some(price), Some(size)) = (row.price, row.size) else {
@@ -391,9 +402,9 @@ impl Own {
                         Entry::Occupied(_) => {
                             return Err(wrong(Fault::Gap, format!("insert of row {}, which is there", row.id)));
                         }
-                        Entry::Vacant(place) => _ = place.insert((side, price.0)),
+                        Entry::Vacant(place) => _ = place.insert((side, price)),
                     }
-                    (price.0, size.0)
+                    (price, size)
                 }
                 _ => return Err(wrong(Fault::Undecodable, format!("the action `{action}`"))),
             };
@@ -523,8 +534,8 @@ fn list(levels: &mut Levels, side: BookSide) -> &mut Vec<Level> {
 }
 
 /// Rows have their time since 2023.
-fn stamp(rows: &[Row<'_>], recv: Time) -> Stamp {
-    Stamp { ts: rows.iter().filter_map(|row| Time::parse_rfc3339(&row.timestamp)).max(), recv }
+fn stamp<'a>(rows: impl Iterator<Item = &'a Row<'a>>, recv: Time) -> Stamp {
+    Stamp { ts: rows.filter_map(|row| Time::parse_rfc3339(&row.timestamp)).max(), recv }
 }
 
 fn request(method: &str, tables: &str) -> String {

@@ -275,34 +275,34 @@ impl<'a> Scan<'a> {
 
     /// The elements of a list, for later: all are read by `read` now, to know that they can be, and each again when its
     /// turn comes. So nothing is told of a frame that is not understood to its end, and nothing is kept meanwhile.
-    /// `each` may look at them now, and refuse one.
-    pub(crate) fn rows<T>(
-        &mut self,
-        read: fn(&mut Self) -> Option<T>,
-        mut each: impl FnMut(T) -> Option<()>,
-    ) -> Option<Rows<'a, T>> {
+    pub(crate) fn rows<T>(&mut self, read: fn(&mut Self) -> Option<T>) -> Option<Rows<'a, T>> {
         let rows = Rows { scan: *self, read };
-        self.list(|scan| each(read(scan)?))?;
+        self.list(|scan| read(scan).map(drop))?;
         Some(rows)
     }
 
     /// As [`Scan::rows`], of the list that a frame ends with, but for what closes it.
     pub(crate) fn last_rows<T>(mut self, read: fn(&mut Self) -> Option<T>, closing: &[u8]) -> Option<Rows<'a, T>> {
-        let rows = self.rows(read, |_| Some(()))?;
+        let rows = self.rows(read)?;
         self.eat(closing)?;
         self.end()?;
         Some(rows)
     }
 
-    /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`].
-    pub(crate) fn reversed<T>(&mut self, read: fn(&mut Self) -> Option<T>) -> Option<Reversed<'a, T>> {
+    /// As [`Scan::rows`], from the last to the first; `None` also where there are more than [`REVERSED_MAX`]. `each` may
+    /// look at them now, and refuse one.
+    pub(crate) fn reversed<T>(
+        &mut self,
+        read: fn(&mut Self) -> Option<T>,
+        mut each: impl FnMut(T) -> Option<()>,
+    ) -> Option<Reversed<'a, T>> {
         let (list, mut starts, mut left) = (*self, [0; REVERSED_MAX], 0);
         self.list(|scan| {
             *starts.get_mut(left)? = u32::try_from(list.rest.len() - scan.rest.len()).ok()?;
             left += 1;
-            read(scan).map(drop)
+            each(read(scan)?)
         })?;
-        Some(Reversed { list, starts, left, read })
+        Some(Reversed { list, starts, first: 0, left, read })
     }
 
     /// A string that holds a decimal, or nothing.
@@ -413,17 +413,33 @@ pub(crate) struct Rows<'a, T> {
 pub(crate) struct Reversed<'a, T> {
     list: Scan<'a>,
     starts: [u32; REVERSED_MAX],
+    /// The first that is left, and the one behind the last.
+    first: usize,
     left: usize,
     read: fn(&mut Scan<'a>) -> Option<T>,
+}
+
+impl<T> Reversed<'_, T> {
+    fn at(&self, place: usize) -> Option<T> {
+        let start = *self.starts.get(place)?;
+        (self.read)(&mut Scan { rest: self.list.rest.get(start as usize..)?, ..self.list })
+    }
 }
 
 impl<T> Iterator for Reversed<'_, T> {
     type Item = T;
 
     fn next(&mut self) -> Option<T> {
-        self.left = self.left.checked_sub(1)?;
-        let start = *self.starts.get(self.left)?;
-        (self.read)(&mut Scan { rest: self.list.rest.get(start as usize..)?, ..self.list })
+        self.left = self.left.checked_sub(1).filter(|left| *left >= self.first)?;
+        self.at(self.left)
+    }
+}
+
+impl<T> DoubleEndedIterator for Reversed<'_, T> {
+    fn next_back(&mut self) -> Option<T> {
+        let place = Some(self.first).filter(|first| *first < self.left)?;
+        self.first += 1;
+        self.at(place)
     }
 }
 

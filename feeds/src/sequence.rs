@@ -25,4 +25,14 @@ impl Sequence {
             Some(expected) => Place::Gap { expected },
         }
     }
+
+    /// Counts a frame, if it is the next one. Returns whether it is.
+    #[inline]
+    pub(crate) fn advance(&mut self, number: u64) -> bool {
+        let is_next = matches!(self.place(number), Place::Next);
+        if is_next {
+            self.next = Some(number.saturating_add(1));
+        }
+        is_next
+    }
 }

@@ -12,7 +12,7 @@ use crate::keeper::Wrong;
 /// Lines of a side beyond those that the checksum covers that are written with them: when a level goes, the next is there.
 const LINES_BEYOND: usize = 8;
 
-/// Changes of a side that are written one by one, at most. After more, all lines are from the best of them on.
+/// Changes of a side that are written one by one, at most. After more, the lines are laid beside the book's levels.
 const EDITS_MAX: usize = 8;
 
 /// Bytes that a line seldom has more of.
@@ -27,6 +27,8 @@ pub(crate) struct Written {
     write: fn(&mut Vec<u8>, BookSide, &Level),
     bids: Lines,
     asks: Lines,
+    /// Those of a side before a change, kept for their capacity.
+    before: Lines,
     /// Both sides in turn.
     in_turn: Vec<u8>,
     /// The last checksum, and how many lines of each side are what they were then.
@@ -48,8 +50,8 @@ struct Lines {
 impl Written {
     /// Of so many levels a side.
     pub(crate) fn new(depth: usize, write: fn(&mut Vec<u8>, BookSide, &Level)) -> Self {
-        let (bids, asks) = (Lines::default(), Lines::default());
-        Self { depth, write, bids, asks, in_turn: Vec::new(), crc: 0, same: 0 }
+        let [bids, asks, before] = [(); 3].map(|()| Lines::default());
+        Self { depth, write, bids, asks, before, in_turn: Vec::new(), crc: 0, same: 0 }
     }
 
     /// The book is another.
@@ -66,9 +68,9 @@ impl Written {
 
     /// These levels of the book were set, and no others.
     pub(crate) fn follow(&mut self, book: &Book, changes: &Levels) {
-        let Self { depth, write, bids, asks, .. } = self;
+        let Self { depth, write, bids, asks, before, .. } = self;
         for (side, lines, changes) in [(BookSide::Bid, bids, &changes.bids), (BookSide::Ask, asks, &changes.asks)] {
-            let first = lines.follow(book, side, changes, *depth, *write);
+            let first = lines.follow(book, side, changes, *depth, *write, before);
             self.same = self.same.min(first);
         }
     }
@@ -136,13 +138,14 @@ impl Lines {
         changes: &[Level],
         depth: usize,
         write: fn(&mut Vec<u8>, BookSide, &Level),
+        before: &mut Self,
     ) -> usize {
         let mut first = usize::MAX;
         if changes.len() > EDITS_MAX {
             let best = changes.iter().max_by(|a, b| against(side, a, b));
-            if let Some((at, _)) = best.and_then(|best| self.place(side, best)) {
-                self.cut(at);
-                first = at;
+            if best.is_some_and(|best| self.place(side, best).is_some()) {
+                std::mem::swap(self, before);
+                first = self.renew(before, side, levels(book, side).take(depth + LINES_BEYOND), write);
             }
         } else {
             for level in changes {
@@ -174,6 +177,37 @@ impl Lines {
         }
         debug_assert!(self.is_of(book, side), "a change of the book was not told");
         first
+    }
+
+    /// Writes these levels, but for those that were written before. Returns the first line that is another now.
+    fn renew<'a>(
+        &mut self,
+        before: &Self,
+        side: BookSide,
+        levels: impl Iterator<Item = &'a Level>,
+        write: fn(&mut Vec<u8>, BookSide, &Level),
+    ) -> usize {
+        self.cut(0);
+        let (mut old, mut first) = (0, usize::MAX);
+        for (at, level) in levels.enumerate() {
+            while before.levels.get(old).is_some_and(|line| against(side, level, line).is_lt()) {
+                old += 1;
+            }
+            match before.levels.get(old) {
+                Some(line) if digits(line) == digits(level) => {
+                    self.text.extend_from_slice(&before.text[before.start(old)..before.ends[old]]);
+                    first = if old == at { first } else { first.min(at) };
+                }
+                _ => {
+                    write(&mut self.text, side, level);
+                    first = first.min(at);
+                }
+            }
+            self.levels.push(*level);
+            self.ends.push(self.text.len());
+        }
+        // Fewer lines are others as well.
+        first.min(self.levels.len())
     }
 
     /// Where the line of a price is, or would be: none where that is behind the last. And is it there?
@@ -210,10 +244,18 @@ impl Lines {
 
     /// Puts the line that was written, or nothing, to where that text is: lines from there on end elsewhere then.
     fn exchange(&mut self, at: usize, old: std::ops::Range<usize>) {
+        let (length, new, gone) = (self.text.len(), self.line.len(), old.len());
         for end in &mut self.ends[at..] {
-            *end = *end + self.line.len() - old.len();
+            *end = *end + new - gone;
         }
-        self.text.splice(old, self.line.drain(..));
+        // Quicker than to splice, which takes what is new byte by byte.
+        if new > gone {
+            self.text.resize(length + new - gone, 0);
+        }
+        self.text.copy_within(old.end..length, old.start + new);
+        self.text.truncate(length + new - gone);
+        self.text[old.start..][..new].copy_from_slice(&self.line);
+        self.line.clear();
     }
 
     /// Leaves so many lines.
@@ -230,9 +272,14 @@ impl Lines {
 
     /// Are these the book's best levels, digit for digit?
     fn is_of(&self, book: &Book, side: BookSide) -> bool {
-        let digits = |level: &Level| (level.price.unpack(), level.size.unpack());
         self.levels.iter().map(digits).eq(levels(book, side).take(self.levels.len()).map(digits))
     }
+}
+
+/// What the text of a level follows from.
+#[inline]
+fn digits(level: &Level) -> impl PartialEq + use<> {
+    (level.price.unpack(), level.size.unpack())
 }
 
 /// Greater is better.

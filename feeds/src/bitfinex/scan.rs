@@ -51,7 +51,7 @@ fn body<'a>(scan: &mut Scan<'a>) -> Option<Body<'a>> {
     }
     match scan.attempt(level) {
         Some(level) => Some(Body::Level(level)),
-        None => scan.rows(level, |_| Some(())).map(Body::List),
+        None => scan.rows(level).map(Body::List),
     }
 }
 

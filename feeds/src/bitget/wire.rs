@@ -68,7 +68,7 @@ pub(super) struct BookData {
 }
 
 /// `trade`, in the order of v1, which sends lists without ids.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, Debug)]
 pub(super) struct WireTrade<'a> {
     /// Milliseconds.
     #[serde(alias = "T")]

@@ -4,53 +4,41 @@ use std::borrow::Cow;
 
 use ticker_market::Time;
 
-use super::{Row, WireTrade};
+use super::{Change, Row, WireTrade};
 use crate::scan::{Rows, Scan, fill};
 use crate::wire::Number;
 
-/// What comes between the partials of `orderBookL2`, of one symbol.
+/// A partial of `orderBookL2`, or what comes between them, of one symbol.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
     pub(super) action: &'a str,
     pub(super) symbol: &'a str,
     /// The latest of the rows' times.
     pub(super) ts: Option<Time>,
-    pub(super) rows: Rows<'a, Row<'a>>,
 }
 
+/// All but the rows, which are put in `rows`: to read them again when they are told would take as long as the first time.
 /// `None` where the frame is not of the usual form.
-pub(super) fn changes(bytes: &[u8]) -> Option<Changes<'_>> {
+pub(super) fn changes<'a>(bytes: &'a [u8], rows: &mut Vec<Change>) -> Option<Changes<'a>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"table\":\"orderBookL2")?;
     let _ = scan.eat(b"_25");
     scan.eat(b"\",\"action\":\"")?;
     let action = scan.until_quote().filter(|action| *action != "partial")?;
     scan.eat(b",\"data\":")?;
-    let (mut symbol, mut ts) = (None, None);
-    let rows = scan.rows(row, |row| {
-        ts = ts.max(Time::parse_rfc3339(&row.timestamp));
-        let Cow::Borrowed(own) = row.symbol else { return None };
-        (*symbol.get_or_insert(own) == own).then_some(())
-    })?;
+    let (symbol, ts) = rows_of_one(&mut scan, rows)?;
     scan.eat(b"}")?;
     scan.end()?;
-    Some(Changes { action, symbol: symbol?, ts, rows })
+    Some(Changes { action, symbol: symbol?, ts })
 }
 
-/// A whole book.
-#[derive(Debug)]
-pub(super) struct Partial<'a> {
-    pub(super) symbol: &'a str,
-    pub(super) rows: Rows<'a, Row<'a>>,
-}
-
-/// `None` where the frame is not of the usual form.
-pub(super) fn partial(bytes: &[u8]) -> Option<Partial<'_>> {
+/// A whole book: as [`changes`].
+pub(super) fn partial<'a>(bytes: &'a [u8], rows: &mut Vec<Change>) -> Option<Changes<'a>> {
     let mut scan = Scan::new(bytes);
     if !bytes.starts_with(b"{\"table\":\"orderBookL2") {
         return None;
     }
-    let (mut table, mut action, mut symbol, mut rows) = (None, None, None, None);
+    let (mut table, mut action, mut symbol, mut data) = (None, None, None, None);
     scan.fields(|scan, key| match key {
         b"table" => fill(&mut table, scan.text()),
         b"action" => fill(&mut action, scan.text()),
@@ -58,15 +46,31 @@ pub(super) fn partial(bytes: &[u8]) -> Option<Partial<'_>> {
             b"symbol" => fill(&mut symbol, scan.text()),
             _ => scan.pass_over(),
         }),
-        b"data" => fill(&mut rows, scan.rows(row, |_| Some(()))),
+        b"data" => fill(&mut data, rows_of_one(scan, rows)),
         // What a table consists of.
         b"keys" => scan.list(Scan::pass_over),
         b"types" | b"foreignKeys" | b"attributes" => scan.fields(|scan, _| scan.pass_over()),
         _ => scan.pass_over(),
     })?;
     scan.end()?;
-    (matches!(table?, "orderBookL2" | "orderBookL2_25") && action? == "partial").then_some(())?;
-    Some(Partial { symbol: symbol?, rows: rows? })
+    let (action, symbol, (of, ts)) = (action?, symbol?, data?);
+    let is_of_one = of.is_none_or(|of| of == symbol);
+    (matches!(table?, "orderBookL2" | "orderBookL2_25") && action == "partial" && is_of_one).then_some(())?;
+    Some(Changes { action, symbol, ts })
+}
+
+/// Rows of one symbol: which, and the latest of their times.
+fn rows_of_one<'a>(scan: &mut Scan<'a>, rows: &mut Vec<Change>) -> Option<(Option<&'a str>, Option<Time>)> {
+    let (mut symbol, mut ts) = (None, None);
+    rows.clear();
+    scan.list(|scan| {
+        let row = row(scan)?;
+        rows.push(Change::of(&row));
+        ts = ts.max(Time::parse_rfc3339(&row.timestamp));
+        let Cow::Borrowed(own) = row.symbol else { return None };
+        (*symbol.get_or_insert(own) == own).then_some(())
+    })?;
+    Some((symbol, ts))
 }
 
 /// The trades of a frame that are new; `None` where it is not of the usual form.
@@ -155,20 +159,27 @@ mod tests {
     use crate::bitmex::Envelope;
     use crate::scan::tests::reads_what_serde_reads;
 
+    fn shown(action: &str, symbol: &str, rows: &[Row<'_>]) -> String {
+        assert!(rows.iter().all(|row| row.symbol == symbol));
+        let ts = rows.iter().filter_map(|row| Time::parse_rfc3339(&row.timestamp)).max();
+        let changes: Vec<Change> = rows.iter().map(Change::of).collect();
+        format!("{:?} {changes:?}", Changes { action, symbol, ts })
+    }
+
     #[test]
     fn a_scan_reads_what_serde_reads() {
         let text = include_str!("../../fixtures/bitmex/session.jsonl");
         let is_change = |line: &&str| line.contains(r#""table":"orderBookL2"#) && !line.contains("partial");
         let frames: Vec<&str> = text.lines().filter(is_change).collect();
         let scan = |bytes: &[u8]| {
-            let frame = changes(bytes)?;
-            Some(format!("{:?}", (frame.action, frame.symbol, frame.rows.collect::<Vec<_>>())))
+            let mut rows = Vec::new();
+            Some(format!("{:?} {rows:?}", changes(bytes, &mut rows)?))
         };
         let parse = |bytes: &[u8]| {
             let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
             assert!(matches!(&*envelope.table, "orderBookL2" | "orderBookL2_25") && envelope.error.is_none());
             let rows: Vec<Row<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
-            Some(format!("{:?}", (&*envelope.action, rows[0].symbol.to_string(), rows)))
+            Some(shown(&envelope.action, &rows.first()?.symbol, &rows))
         };
         reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
     }
@@ -181,15 +192,15 @@ mod tests {
         let is_partial = |line: &&str| line.contains(r#""table":"orderBookL2"#) && line.contains("partial");
         let frames: Vec<&str> = text.lines().filter(is_partial).collect();
         let scan = |bytes: &[u8]| {
-            let frame = partial(bytes)?;
-            Some(format!("{:?}", (frame.symbol, frame.rows.collect::<Vec<_>>())))
+            let mut rows = Vec::new();
+            Some(format!("{:?} {rows:?}", partial(bytes, &mut rows)?))
         };
         let parse = |bytes: &[u8]| {
             let envelope: Envelope<'_> = serde_json::from_slice(bytes).ok()?;
             assert!(matches!(&*envelope.table, "orderBookL2" | "orderBookL2_25") && envelope.error.is_none());
             assert_eq!(envelope.action, "partial");
             let rows: Vec<Row<'_>> = serde_json::from_str(envelope.data?.get()).ok()?;
-            Some(format!("{:?}", (&*envelope.filter?.symbol, rows)))
+            Some(shown(&envelope.action, &envelope.filter?.symbol, &rows))
         };
         reads_what_serde_reads(&frames, |bytes, _| scan(bytes), parse);
     }

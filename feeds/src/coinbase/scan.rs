@@ -66,7 +66,7 @@ pub(super) struct ListFrame<'a, R> {
 pub(super) fn trades(bytes: &[u8]) -> Option<ListFrame<'_, Reversed<'_, WireTrade<'_>>>> {
     let mut scan = Scan::new(bytes);
     scan.eat(b"{\"channel\":\"market_trades\"")?;
-    list(scan, b",\"trades\":", |scan| scan.reversed(trade))
+    list(scan, b",\"trades\":", |scan| scan.reversed(trade, |_| Some(())))
 }
 
 /// From behind the channel to the end: the list under that key.
@@ -140,7 +140,7 @@ pub(super) fn tickers(bytes: &[u8]) -> Option<ListFrame<'_, Rows<'_, Ticker<'_>>
     scan.eat(b"{\"channel\":\"ticker")?;
     let _ = scan.eat(b"_batch");
     scan.eat(b"\"")?;
-    list(scan, b",\"tickers\":", |scan| scan.rows(ticker, |_| Some(())))
+    list(scan, b",\"tickers\":", |scan| scan.rows(ticker))
 }
 
 fn ticker<'a>(scan: &mut Scan<'a>) -> Option<Ticker<'a>> {

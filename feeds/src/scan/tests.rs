@@ -114,21 +114,26 @@ fn numbers_below_zero_are_those_of_the_general_way() {
 fn rows_are_read_when_their_turn_comes() {
     for (text, rows) in [("[]", &[][..]), ("[7]", &[7u64]), ("[7,8,90]", &[7, 8, 90])] {
         let mut scan = Scan::new(text.as_bytes());
-        let found = scan.rows(Scan::whole, |_| Some(())).expect(text);
+        let found = scan.rows(Scan::whole).expect(text);
         assert!(scan.end().is_some() && found.eq(rows.iter().copied()), "{text}");
         let mut scan = Scan::new(text.as_bytes());
-        let found = scan.reversed(Scan::whole).expect(text);
+        let found = scan.reversed(Scan::whole, |_| Some(())).expect(text);
         assert!(scan.end().is_some() && found.eq(rows.iter().rev().copied()), "{text}");
+        let found = Scan::new(text.as_bytes()).reversed(Scan::whole, |_| Some(())).expect(text);
+        assert!(found.rev().eq(rows.iter().copied()), "{text}");
+    }
+    for bad in ["[7,x]", "[7,", "[7]]"] {
+        let mut scan = Scan::new(bad.as_bytes());
+        assert!(scan.rows(Scan::whole).and_then(|_| scan.end()).is_none());
     }
     for bad in ["[7,x]", "[7,", "[8]"] {
-        assert!(Scan::new(bad.as_bytes()).rows(Scan::whole, |n| (n == 7).then_some(())).is_none());
-        assert!(Scan::new(bad.as_bytes()).reversed(|scan| scan.whole().filter(|n| *n == 7)).is_none());
+        assert!(Scan::new(bad.as_bytes()).reversed(Scan::whole, |n| (n == 7).then_some(())).is_none());
     }
     for (more, is_given) in [(0, true), (1, false)] {
         let many = format!("[{}1]", "1,".repeat(REVERSED_MAX - 1 + more));
-        let rows = Scan::new(many.as_bytes()).rows(Scan::whole, |_| Some(())).expect("a list");
+        let rows = Scan::new(many.as_bytes()).rows(Scan::whole).expect("a list");
         assert_eq!(rows.count(), REVERSED_MAX + more);
-        assert_eq!(Scan::new(many.as_bytes()).reversed(Scan::whole).is_some(), is_given);
+        assert_eq!(Scan::new(many.as_bytes()).reversed(Scan::whole, |_| Some(())).is_some(), is_given);
     }
 }
 
