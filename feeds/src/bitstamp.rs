@@ -28,7 +28,7 @@ use crate::resync::{Budget, Refresh, Resync};
 use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::{by_suffix, joined};
 use crate::wire::{is_object, undecodable};
-use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, audit, rest_books};
 
 /// Snapshots fetched in any second, at most.
 pub const SNAPSHOTS_PER_SECOND_MAX: usize = 10;
@@ -338,25 +338,9 @@ impl Bitstamp {
             // An answer to a question asked twice, or one that came too late.
             return;
         }
-        let conn = keeper.owner().unwrap_or(Conn(0));
-        match own.sync.snapshot(id) {
-            Ok(diffs) => {
-                let mut book = Book::without_sum();
-                let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
-                let ts = diffs.last().map_or(Some(Time::from_micros(id.cast_signed())), |d| d.ts);
-                let stamp = Stamp { ts, recv };
-                let live = match applied {
-                    Ok(()) => keeper.snapshot_book(conn, book, stamp, out),
-                    Err(error) => {
-                        keeper.fault(error.into(), stamp, out);
-                        false
-                    }
-                };
-                if !live {
-                    own.sync.reset();
-                }
-                self.refresh.begin(recv);
-            }
+        let ts = Some(Time::from_micros(id.cast_signed()));
+        match rest_books::begin(&mut own.sync, keeper, (id, &levels, ts), recv, out) {
+            Ok(()) => self.refresh.begin(recv),
             Err(Misfit::TooOld { .. } | Misfit::Hole { .. }) => keeper.resync.request(recv),
         }
         self.fetch_due(recv, out);

@@ -24,7 +24,7 @@ use crate::roster::{Listing, Roster, Steps};
 use crate::symbols::query;
 use crate::wire::{for_each, is_object, undecodable};
 use crate::written::Written;
-use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules};
+use crate::{Adapter, Command, Conn, Fault, Out, Report, Rules, rest_books};
 
 /// Levels a side of the `books` channel, and of the snapshots that are fetched for it.
 pub const DEPTH: usize = 400;
@@ -294,29 +294,10 @@ impl Okx {
             // An answer to a question asked twice, or one that came too late.
             return Ok(());
         }
-        let conn = keeper.owner().unwrap_or(Conn(0));
-        match own.sync.snapshot(id(Some(last))) {
-            Ok(diffs) => {
-                let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
-                let mut whole = Book::without_sum();
-                let applied =
-                    whole.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| whole.apply(&d.levels)));
-                let ts = diffs.last().map_or_else(|| millis(&book.ts), |d| d.ts);
-                let stamp = Stamp { ts, recv };
-                let live = match applied {
-                    Ok(()) => {
-                        own.proof.forget();
-                        keeper.snapshot_book(conn, whole, stamp, out)
-                    }
-                    Err(error) => {
-                        keeper.fault(error.into(), stamp, out);
-                        false
-                    }
-                };
-                if !live {
-                    own.sync.reset();
-                }
-            }
+        let levels = Levels { bids: book.bids.0, asks: book.asks.0, ..Levels::default() };
+        own.proof.forget();
+        match rest_books::begin(&mut own.sync, keeper, (id(Some(last)), &levels, millis(&book.ts)), recv, out) {
+            Ok(()) => {}
             Err(Misfit::TooOld { .. }) => keeper.resync.request(recv),
             Err(Misfit::Hole { last, before }) => {
                 let detail = format!("what follows {before} came after {last}");

@@ -11,6 +11,43 @@ use crate::resync::Budget;
 use crate::roster::{Roster, Steps};
 use crate::{Conn, Fault, Out};
 
+/// The book is that of a snapshot, of its last update and its time, and of the differences since, if there are any. Where
+/// that is no good book the differences are buffered anew.
+pub(crate) fn begin(
+    sync: &mut DepthSync,
+    keeper: &mut Keeper,
+    (id, levels, ts): (u64, &Levels, Option<Time>),
+    recv: Time,
+    out: &mut Out,
+) -> Result<(), Misfit> {
+    let diffs = sync.snapshot(id)?;
+    let mut book = Book::without_sum();
+    let applied = book.replace(levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
+    let stamp = Stamp { ts: diffs.last().map_or(ts, |d| d.ts), recv };
+    let is_live = match applied {
+        Ok(()) => keeper.snapshot_book(keeper.owner().unwrap_or(Conn(0)), book, stamp, out),
+        Err(error) => {
+            keeper.fault(error.into(), stamp, out);
+            false
+        }
+    };
+    if !is_live {
+        sync.reset();
+    }
+    Ok(())
+}
+
+/// The differences do not continue the snapshot: a newer one is asked for, and what is missing among them is a fault.
+pub(crate) fn misfits(keeper: &mut Keeper, misfit: Misfit, recv: Time, out: &mut Out) {
+    match misfit {
+        Misfit::TooOld { .. } => keeper.resync.request(recv),
+        Misfit::Hole { last, before } => {
+            let detail = format!("what follows update {before} came after {last}");
+            keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(recv), out);
+        }
+    }
+}
+
 /// How a venue's snapshots are fetched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fetching {
@@ -119,28 +156,8 @@ impl RestBooks {
             // An answer to a question asked twice, or one that came too late.
             return;
         }
-        let conn = keeper.owner().unwrap_or(Conn(0));
-        match sync.snapshot(id) {
-            Ok(diffs) => {
-                let mut book = Book::without_sum();
-                let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
-                let stamp = Stamp { ts: diffs.last().and_then(|d| d.ts), recv };
-                let live = match applied {
-                    Ok(()) => keeper.snapshot_book(conn, book, stamp, out),
-                    Err(error) => {
-                        keeper.fault(error.into(), stamp, out);
-                        false
-                    }
-                };
-                if !live {
-                    sync.reset();
-                }
-            }
-            Err(Misfit::TooOld { .. }) => keeper.resync.request(recv),
-            Err(Misfit::Hole { last, before }) => {
-                let detail = format!("what follows update {before} came after {last}");
-                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(recv), out);
-            }
+        if let Err(misfit) = begin(sync, keeper, (id, &levels, None), recv, out) {
+            misfits(keeper, misfit, recv, out);
         }
         self.fetch_due(recv, out);
     }

@@ -1,16 +1,14 @@
 //! What is fetched by REST: snapshots of books, and the list of symbols (`exchangeInfo`).
 
 use compact_str::{CompactString, ToCompactString};
-use ticker_market::{Book, Levels, Time};
+use ticker_market::{Levels, Time};
 
 use super::wire::{DepthSnapshot, ExchangeInfo, Refusal, SymbolInfo};
 use super::{Binance, SYMBOLS_KNOWN_MAX};
-use crate::depth::Misfit;
-use crate::keeper::{Stamp, Wrong};
 use crate::roster::Steps;
 use crate::symbols::query;
 use crate::wire::undecodable;
-use crate::{Conn, Fault, Out, Report, audit};
+use crate::{Fault, Out, Report, audit, rest_books};
 
 impl Binance {
     pub(super) fn snapshot(&mut self, url: &str, body: &[u8], recv: Time, out: &mut Out) {
@@ -35,30 +33,9 @@ impl Binance {
             // An answer to a question asked twice, or one that came too late.
             return;
         }
-        let conn = keeper.owner().unwrap_or(Conn(0));
-        match own.sync.snapshot(snapshot.id) {
-            Ok(diffs) => {
-                let mut book = Book::without_sum();
-                let applied = book.replace(&levels).and_then(|()| diffs.iter().try_for_each(|d| book.apply(&d.levels)));
-                let ts = diffs.last().and_then(|d| d.ts);
-                let stamp = Stamp { ts, recv };
-                let live = match applied {
-                    Ok(()) => keeper.snapshot_book(conn, book, stamp, out),
-                    Err(error) => {
-                        keeper.fault(error.into(), stamp, out);
-                        false
-                    }
-                };
-                if !live {
-                    own.sync.reset();
-                }
-                self.refresh.begin(recv);
-            }
-            Err(Misfit::TooOld { .. }) => keeper.resync.request(recv),
-            Err(Misfit::Hole { last, before }) => {
-                let detail = format!("what follows update {before} came after {last}");
-                keeper.fault(Wrong { fault: Fault::Gap, detail }, Stamp::here(recv), out);
-            }
+        match rest_books::begin(&mut own.sync, keeper, (snapshot.id, &levels, None), recv, out) {
+            Ok(()) => self.refresh.begin(recv),
+            Err(misfit) => rest_books::misfits(keeper, misfit, recv, out),
         }
         self.fetch_due(recv, out);
     }
