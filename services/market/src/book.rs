@@ -289,17 +289,14 @@ fn order_across(a: Decimal, b: Decimal) -> Ordering {
     let (x, y) = (a.mantissa(), b.mantissa());
     let zeros = |fewer: Decimal, more: Decimal| more.scale().checked_sub(fewer.scale()).map(|zeros| zeros as usize);
     match (zeros(a, b), zeros(b, a)) {
-        (Some(zeros @ ..ZEROS_MAX), _) => (x * ZEROS[zeros]).cmp(&y),
-        (_, Some(zeros @ ..ZEROS_MAX)) => x.cmp(&(y * ZEROS[zeros])),
+        (Some(zeros @ ..ZEROS_MAX), _) => (x * i128::from(decimal::POWERS[zeros])).cmp(&y),
+        (_, Some(zeros @ ..ZEROS_MAX)) => x.cmp(&(y * i128::from(decimal::POWERS[zeros]))),
         _ => a.cmp(&b),
     }
 }
 
-const ZEROS_MAX: usize = 10;
-
-/// What so many zeros behind it make of a number; with these a mantissa of 96 bits always fits.
-const ZEROS: [i128; ZEROS_MAX] =
-    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+/// With so many zeros behind it a mantissa of 96 bits always fits.
+const ZEROS_MAX: usize = decimal::POWERS.len();
 
 fn sum_of<'a>(bids: impl Iterator<Item = &'a Level>, asks: impl Iterator<Item = &'a Level>) -> u32 {
     let mut text = Vec::new();

@@ -6,6 +6,10 @@
 
 use crate::Decimal;
 
+/// What so many digits more make of a number.
+pub(crate) const POWERS: [i64; 10] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
+
 /// Appends the canonical text of `value`: no exponent, no trailing zeros after the point, `0` for zero.
 pub fn write(out: &mut Vec<u8>, value: Decimal) {
     let mut scale = value.scale();

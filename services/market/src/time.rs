@@ -1,5 +1,7 @@
 //! A moment, in nanoseconds since the Unix epoch.
 
+use crate::decimal;
+
 /// Nanoseconds since the Unix epoch (UTC). Signed, so that the difference of two clocks is a plain subtraction: a
 /// venue's clock may run ahead of ours.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
@@ -69,7 +71,7 @@ impl Time {
         if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
             return None;
         }
-        let (mut nanos, mut places) = (0, POWERS.len() - 1);
+        let (mut nanos, mut places) = (0, decimal::POWERS.len() - 1);
         if let Some(fraction) = rest.strip_prefix(b".") {
             rest = fraction;
             while let Some((c @ b'0'..=b'9', after)) = rest.split_first() {
@@ -78,7 +80,7 @@ impl Time {
                 }
                 rest = after;
             }
-            nanos *= POWERS[places];
+            nanos *= decimal::POWERS[places];
         }
         if rest != b"Z" {
             return None;
@@ -88,9 +90,6 @@ impl Time {
         Some(Self(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
     }
 }
-
-/// What so many digits more make of a number.
-const POWERS: [i64; 10] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 const DATE: Form = Form::new(*b"0000-00-");
 const CLOCK: Form = Form::new(*b"00T00:00");

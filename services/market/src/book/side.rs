@@ -10,8 +10,8 @@
 use std::hint::select_unpredictable;
 
 use super::{BookError, InOrder, LEVELS_PER_SIDE_MAX, is_same, order};
-use crate::Decimal;
 use crate::event::Level;
+use crate::{Decimal, decimal};
 
 /// Levels of a run, at most: 1.2 KiB. One that is full is divided. One less than a power of two: then as many questions
 /// as it has bits find every place.
@@ -468,15 +468,12 @@ fn scaled(price: &Decimal, scale: u32) -> i64 {
         Ok(digits) if parts.hi == 0 && !parts.negative && parts.scale == scale => digits,
         // Some venues leave out zeros at the end.
         Ok(digits) if parts.hi == 0 && !parts.negative && parts.scale < scale => {
-            let zeros = ZEROS.get((scale - parts.scale) as usize);
+            let zeros = decimal::POWERS.get((scale - parts.scale) as usize);
             zeros.and_then(|zeros| digits.checked_mul(*zeros)).unwrap_or_else(|| scaled_anew(*price, scale))
         }
         _ => scaled_anew(*price, scale),
     }
 }
-
-/// What so many zeros behind it make of a number.
-const ZEROS: [i64; 10] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 fn scaled_anew(price: Decimal, scale: u32) -> i64 {
     let digits = price.mantissa();
