@@ -219,7 +219,9 @@ impl Edge {
             tokio::spawn(certificates.keep_fresh(drain.clone()));
         }
         tokio::spawn(library::serve(handovers, service, connections.clone(), write_timeout, drain.clone()));
-        tokio::spawn(pace::keep(pace, drain.clone()));
+        if tls_addr.is_some() || rtc_addr.is_some() {
+            tokio::spawn(pace::keep(pace, drain.clone()));
+        }
         let drain = drain.clone();
         tokio::spawn(async move {
             drain.started().await;
